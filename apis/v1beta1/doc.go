@@ -1,0 +1,9 @@
+// Package v1beta1 is what users write: LLMProvider and LLMRoute of the group istio.alibabacloud.com.
+//
+// The group, the kinds and the fields of Alibaba Cloud Service Mesh are kept as they are, so that its
+// manifests work unchanged. Fields that Remora adds say so in their comments. The package imports
+// nothing but k8s.io/apimachinery: everything else in the project may depend on it.
+//
+// +kubebuilder:object:generate=true
+// +groupName=istio.alibabacloud.com
+package v1beta1
