@@ -1,0 +1,156 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// contestant is one reverse proxy to measure.
+type contestant struct {
+	name string
+	// find returns the program and a line about its version; an error if it is not here.
+	find func() (binary, version string, err error)
+	// command writes what the program wants to read and returns its command line.
+	command func(binary string, at place) ([]string, error)
+	caller  caller
+}
+
+// caller is how an application presents itself.
+type caller struct {
+	model, key string
+}
+
+var (
+	configuredCaller = caller{providerModel, providerKey}
+	unawareCaller    = caller{applicationModel, applicationKey}
+)
+
+func contestants(sidecar string) []contestant {
+	return []contestant{remora(sidecar), bareFasthttp(), nginx(), haproxy()}
+}
+
+// place is where one contestant lives.
+type place struct {
+	folder        string
+	authorityFile string
+	upstreamPort  int
+	listenPort    int
+}
+
+func (p place) listenAddress() string   { return "127.0.0.1:" + strconv.Itoa(p.listenPort) }
+func (p place) upstreamAddress() string { return "127.0.0.1:" + strconv.Itoa(p.upstreamPort) }
+
+// running is a contestant that has answered its first request.
+type running struct {
+	*process
+	place
+	caller  caller
+	version string
+}
+
+// missing is a contestant that this machine cannot run, and why.
+type missing struct {
+	name   string
+	reason error
+}
+
+// begin starts a contestant on the core and waits until it answers rightly.
+func begin(ctx context.Context, c contestant, binary, version string, core int, at place) (*running, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	at.listenPort = port
+	argv, err := c.command(binary, at)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.name, err)
+	}
+	process, err := launch(c.name, core, argv)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{process, at, c.caller, version}
+	if err := r.awaitAnswer(ctx); err != nil {
+		process.stop()
+		return nil, process.explain(err)
+	}
+	return r, nil
+}
+
+func (r *running) awaitAnswer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	attempts := time.NewTicker(20 * time.Millisecond)
+	defer attempts.Stop()
+	for {
+		conn, err := net.Dial("tcp4", r.listenAddress())
+		if err == nil {
+			conn.Close()
+			l := r.load()
+			err = l.requests(ctx, prompts()["small"], 1, 1)
+			l.close()
+			if err == nil {
+				return nil
+			}
+		}
+		select {
+		case <-r.exited:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("no right answer after its start: %w", err)
+		case <-attempts.C:
+		}
+	}
+}
+
+func (r *running) load() *load { return openLoad(r.listenAddress(), nil, r.caller) }
+
+// freePort is a TCP port of loopback that nobody listens on.
+func freePort() (int, error) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// installed finds a program of the system and the first line it prints about its version.
+func installed(name, versionFlag string) (binary, version string, err error) {
+	binary, err = exec.LookPath(name)
+	if err != nil {
+		// Debian keeps daemons where an ordinary user's PATH does not look.
+		binary, err = exec.LookPath(filepath.Join("/usr/sbin", name))
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("not installed (`.ci/prerequisites bench` installs it)")
+	}
+	said, err := exec.Command(binary, versionFlag).CombinedOutput()
+	if err != nil {
+		return "", "", fmt.Errorf("%s %s: %w", binary, versionFlag, err)
+	}
+	line, _, _ := bytes.Cut(said, []byte{'\n'})
+	return binary, string(line), nil
+}
+
+// libraryVersion is the version of a module that this program is built with.
+func libraryVersion(path string) string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, module := range info.Deps {
+		if module.Path == path {
+			return strings.TrimPrefix(module.Version, "v")
+		}
+	}
+	return ""
+}

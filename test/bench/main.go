@@ -1,0 +1,233 @@
+// Command bench measures what Remora costs beside a bare fasthttp proxy, nginx and haproxy: each is a
+// reverse proxy from plain HTTP on loopback to one HTTPS upstream, on one core of its own, while the
+// load and the upstream share another. All figures of a table come from one run.
+//
+// It fails when an answer is wrong, and never for slowness.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"remora.dev/remora/test/netns"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
+			exit(err)
+		}
+	}
+	netns.Enter(map[string]string{providerHost: "127.0.0.1"})
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if errors.Is(err, flag.ErrHelp) {
+		err = nil
+	}
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// play takes a role in which the benchmark starts this program as a child of its own.
+func play(role string, args []string) (isRole bool, err error) {
+	switch role {
+	case "pinned":
+		return true, becomePinned(args)
+	case "upstream":
+		return true, serveUpstream(args, os.Stdout)
+	case "bare":
+		return true, serveBare(args)
+	}
+	return false, nil
+}
+
+type options struct {
+	plan     plan
+	only     []string
+	sidecar  string
+	markdown bool
+}
+
+func parse(args []string, out io.Writer) (options, error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(out)
+	rounds := flags.Int("rounds", 0, "rounds over all contestants, in turns; the report shows their median (default 3, quick 1)")
+	only := flags.String("only", "", "comma-separated contestants (remora, fasthttp, nginx, haproxy); default all")
+	quick := flags.Bool("quick", false, "seconds instead of minutes: judges the answers, its figures mean nothing")
+	sidecar := flags.String("sidecar", "bin/sidecar", "the sidecar to measure")
+	markdown := flags.Bool("markdown", false, "print the table as Markdown")
+	if err := flags.Parse(args); err != nil {
+		return options{}, err
+	}
+	o := options{plan: fullPlan, sidecar: *sidecar, markdown: *markdown}
+	if *quick {
+		o.plan = quickPlan
+	}
+	if *rounds > 0 {
+		o.plan.rounds = *rounds
+	}
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+	}
+	for _, name := range o.only {
+		if !slices.ContainsFunc(contestants(""), func(c contestant) bool { return c.name == name }) {
+			return options{}, fmt.Errorf("-only: there is no contestant %q", name)
+		}
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) error {
+	o, err := parse(args, progress)
+	if err != nil {
+		return err
+	}
+	loadCore, proxyCore, err := cores()
+	if err != nil {
+		return err
+	}
+	if err := bindSelf(loadCore); err != nil {
+		return err
+	}
+	folder, err := os.MkdirTemp("", "remora-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	files, err := writeCertificates(folder)
+	if err != nil {
+		return err
+	}
+	upstream, port, err := beginUpstream(loadCore, files)
+	if err != nil {
+		return err
+	}
+	defer upstream.stop()
+	all, absent, err := beginAll(ctx, o, proxyCore, place{folder: folder, authorityFile: files.authority, upstreamPort: port})
+	defer func() {
+		for _, r := range all {
+			r.stop()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	// An interrupted run ends at once: without its proxies nobody waits for an answer any more.
+	defer context.AfterFunc(ctx, func() {
+		for _, r := range all {
+			_ = r.cmd.Process.Kill()
+		}
+	})()
+
+	authority, err := trust(files.authority)
+	if err != nil {
+		return err
+	}
+	noProxy := func() *load { return openLoad("127.0.0.1:"+strconv.Itoa(port), authority, configuredCaller) }
+	sheet, err := o.plan.measure(ctx, all, noProxy, progress)
+	if err != nil {
+		return err
+	}
+	var changes []time.Duration
+	for _, r := range all {
+		if r.name == "remora" {
+			fmt.Fprintf(progress, "%d changes of the configuration\n", o.plan.changes)
+			if changes, err = reloads(ctx, r, o.plan.changes); err != nil {
+				return r.explain(err)
+			}
+		}
+	}
+	o.report(out, all, absent, sheet, changes, loadCore == proxyCore)
+	return nil
+}
+
+func beginUpstream(core int, files certificates) (*process, int, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, 0, err
+	}
+	p, err := launch("upstream", core, []string{self, "upstream", files.certificate, files.key})
+	if err != nil {
+		return nil, 0, err
+	}
+	line, err := p.out.ReadString('\n')
+	if err == nil {
+		var port int
+		if port, err = strconv.Atoi(strings.TrimSpace(line)); err == nil {
+			return p, port, nil
+		}
+	}
+	p.stop()
+	return nil, 0, p.explain(err)
+}
+
+// beginAll starts the contestants that are wanted and here. Those it returns are to be stopped, also after an error.
+func beginAll(ctx context.Context, o options, core int, at place) (all []*running, absent []missing, err error) {
+	for _, c := range contestants(o.sidecar) {
+		if len(o.only) > 0 && !slices.Contains(o.only, c.name) {
+			continue
+		}
+		binary, version, err := c.find()
+		if err != nil {
+			absent = append(absent, missing{c.name, err})
+			continue
+		}
+		at.folder = filepath.Join(filepath.Dir(at.authorityFile), c.name)
+		if err := os.Mkdir(at.folder, 0o700); err != nil {
+			return all, absent, err
+		}
+		r, err := begin(ctx, c, binary, version, core, at)
+		if err != nil {
+			return all, absent, err
+		}
+		all = append(all, r)
+	}
+	return all, absent, nil
+}
+
+func (o options) report(out io.Writer, all []*running, absent []missing, s sheet, changes []time.Duration, oneCore bool) {
+	var columns []string
+	fmt.Fprintln(out, machine())
+	if oneCore {
+		fmt.Fprintln(out, "only one core: proxies, load and upstream share it")
+	}
+	for _, r := range all {
+		columns = append(columns, r.name)
+		fmt.Fprintf(out, "%-8s  %s\n", r.name, r.version)
+	}
+	for _, m := range absent {
+		fmt.Fprintf(out, "%-8s  MISSING: %v\n", m.name, m.reason)
+	}
+	fmt.Fprintf(out, "Median of %d rounds; in brackets the multiple of bare fasthttp. "+
+		"%d connections ask in a closed loop; %d streams carry 20 chunks a second each.\n\n",
+		o.plan.rounds, o.plan.connections, o.plan.streams)
+	t := s.tabulate(append(columns, direct))
+	if o.markdown {
+		t.writeMarkdown(out)
+	} else {
+		t.writeText(out)
+	}
+	if len(changes) > 0 {
+		fmt.Fprintf(out, "\nremora, from a changed file to its first effect: p50 %.1f ms, p99 %.1f ms, over %d changes\n",
+			milliseconds(quantile(changes, 0.5)), milliseconds(quantile(changes, 0.99)), len(changes))
+	}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+const remoraConfig = `apiVersion: istio.alibabacloud.com/v1beta1
+kind: LLMProvider
+metadata:
+  name: bench
+  namespace: default
+spec:
+  host: %s
+  port: %d
+  configs:
+    defaultConfig:
+      openAIConfig:
+        model: %s
+        apiKey: %s
+`
+
+// remora measures the sidecar at path, in file mode with one provider.
+func remora(path string) contestant {
+	return contestant{
+		name: "remora",
+		find: func() (string, string, error) {
+			binary, err := filepath.Abs(path)
+			if err != nil {
+				return "", "", err
+			}
+			info, err := buildinfo.ReadFile(binary)
+			if err != nil {
+				return "", "", fmt.Errorf("no sidecar there (`make build` makes it): %w", err)
+			}
+			return binary, "sidecar proxy in file mode" + commitOf(info), nil
+		},
+		command: func(binary string, at place) ([]string, error) {
+			if err := os.Mkdir(at.remoraFolder(), 0o700); err != nil {
+				return nil, err
+			}
+			draft, err := at.draftRemora(providerModel)
+			if err != nil {
+				return nil, err
+			}
+			if err := os.Rename(draft, at.remoraFile()); err != nil {
+				return nil, err
+			}
+			admin, err := freePort()
+			if err != nil {
+				return nil, err
+			}
+			health, err := freePort()
+			if err != nil {
+				return nil, err
+			}
+			return []string{binary, "proxy",
+				"--config", at.remoraFolder(),
+				"--listen", at.listenAddress(),
+				"--admin", fmt.Sprintf("127.0.0.1:%d", admin),
+				"--health", fmt.Sprintf("127.0.0.1:%d", health),
+				"--trusted-ca", at.authorityFile,
+			}, nil
+		},
+		caller: unawareCaller,
+	}
+}
+
+func (p place) remoraFolder() string { return filepath.Join(p.folder, "remora") }
+
+func (p place) remoraFile() string { return filepath.Join(p.remoraFolder(), "provider.yaml") }
+
+// draftRemora writes a configuration beside the folder that the sidecar follows. A rename then puts
+// it there, as a careful editor does: the change is whole from one instant on.
+func (p place) draftRemora(model string) (string, error) {
+	draft := filepath.Join(p.folder, "remora-draft.yaml")
+	text := fmt.Sprintf(remoraConfig, providerHost, p.upstreamPort, model, providerKey)
+	return draft, os.WriteFile(draft, []byte(text), 0o600)
+}
+
+func commitOf(info *buildinfo.BuildInfo) string {
+	commit, edited := "", ""
+	for _, setting := range info.Settings {
+		switch {
+		case setting.Key == "vcs.revision" && len(setting.Value) >= 12:
+			commit = ", commit " + setting.Value[:12]
+		case setting.Key == "vcs.modified" && setting.Value == "true":
+			edited = " with changes"
+		}
+	}
+	if commit == "" {
+		return ""
+	}
+	return commit + edited
+}
