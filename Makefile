@@ -1,0 +1,67 @@
+# `make help` is the manual. Everything a developer or CI runs is a target here, so that both run the same thing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export TIMEFORMAT := took %0lR
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# The tools have a module file of their own: what they depend on is nothing the product depends on.
+TOOL := go tool -modfile=$(CURDIR)/.ci/tools.mod
+# Modules of their own, for what only tests need: the product's go.mod does not know the SDKs.
+SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
+FUZZTIME ?= 15s
+
+.PHONY: help build generate check test bench demo fuzz clean drift node
+
+help: ## Show this table
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## Build bin/sidecar, one static binary
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidecar ./sidecar
+
+demo: build ## See the sidecar work: the sample manifests against a fake provider, step by step
+	@.ci/prerequisites demo
+	@go run ./test/demo
+
+test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
+	@.ci/prerequisites test
+	@$(MAKE) check
+	@echo '== go test'; time go test -race -shuffle=on ./...
+	@$(MAKE) node
+	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on ./...); done
+
+check: ## Generate, gofmt, go vet, lint; fails where a generated file was out of date
+	@echo '== generated files'; time $(MAKE) generate drift
+	@echo '== gofmt'; unformatted=$$(git ls-files --cached --others --exclude-standard '*.go' | while read -r f; do [ ! -e "$$f" ] || echo "$$f"; done | xargs -r gofmt -l); \
+	  [ -z "$$unformatted" ] || { printf 'not formatted:\n%s\nRemedy: gofmt -w, on each of these.\n' "$$unformatted" >&2; exit 1; }
+	@for module in . $(SUBMODULES); do echo "== go vet, lint: $$module"; (cd "$$module"; time { go vet ./... && $(TOOL) golangci-lint run ./...; }); done
+
+generate: ## Write the deep copies of apis/ and the CRDs of config/crd from the Go types
+	@rm -f config/crd/*_*.yaml
+	@$(TOOL) controller-gen object crd paths=./apis/... output:crd:dir=config/crd
+
+bench: build ## Measure the sidecar's costs beside a bare fasthttp proxy, nginx and haproxy
+	@.ci/prerequisites bench
+	@go run ./test/bench
+
+fuzz: ## Run each fuzz test for a short while (FUZZTIME=15s)
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \
+	  echo "== $${name#func } ($${file%/*})"; \
+	  go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) "$${file%/*}" </dev/null; \
+	done
+
+clean: ## Remove what was built or installed in this folder
+	@rm -rf bin test/*/node/node_modules
+
+# What generate writes must be what is in git's index. Compared after generating, so the remedy is already done but for the commit.
+drift:
+	@.ci/drift 'apis/**/zz_generated.*.go' 'config/crd/*_*.yaml'
+
+# npm leaves node_modules/.package-lock.json behind; where that is newer than the lock file, there is nothing to install.
+node: $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard test/*/node/package-lock.json))
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@echo '== npm ci, in $*'; cd $*; time npm ci --no-audit --no-fund --loglevel=error; touch node_modules/.package-lock.json
