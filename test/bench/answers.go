@@ -78,7 +78,8 @@ func readChunk(line []byte, number int, arrived time.Time) (time.Duration, error
 }
 
 // stream writes the events of one answer at their pace. The server reads from it and
-// flushes each read, so it returns one event at a time.
+// flushes each read, so it returns one event at a time. Where the client has left, the server notices
+// with the next event.
 type stream struct {
 	start        time.Time
 	number       int

@@ -32,10 +32,13 @@ func main() {
 	netns.Enter(map[string]string{providerHost: "127.0.0.1"})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	if errors.Is(err, flag.ErrHelp) {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		err = nil
+	case err != nil && ctx.Err() != nil:
+		err = errors.New("interrupted")
 	}
+	stop()
 	exit(err)
 }
 

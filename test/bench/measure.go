@@ -11,8 +11,9 @@ import (
 // plan says how much is measured.
 type plan struct {
 	rounds        int
-	requests      int // of 1 KB, per round and contestant
-	largeRequests int // of 64 KiB, per round, contestant and kind
+	laps          int // of requests, per round and case: short turns meet the same disturbances
+	requests      int // of 1 KB, per lap and contestant
+	largeRequests int // of 64 KiB, per lap and contestant
 	connections   int
 	streams       int // open at once
 	chunks        int // per stream
@@ -23,18 +24,18 @@ type plan struct {
 
 var (
 	fullPlan = plan{
-		rounds: 3, requests: 20_000, largeRequests: 4_000, connections: 32,
+		rounds: 3, laps: 3, requests: 10_000, largeRequests: 2_000, connections: 32,
 		streams: 200, chunks: 100, changes: 50,
 		spread: time.Second, settle: 2 * time.Second,
 	}
 	quickPlan = plan{
-		rounds: 1, requests: 200, largeRequests: 40, connections: 8,
+		rounds: 1, laps: 1, requests: 200, largeRequests: 40, connections: 8,
 		streams: 10, chunks: 5, changes: 5,
 		spread: 50 * time.Millisecond, settle: 50 * time.Millisecond,
 	}
 )
 
-// figure is one line of the report. Its values are in its unit, one per round.
+// figure is one line of the report. Its values are in its unit, one per round or lap.
 type figure struct {
 	label, unit string
 	digits      int
@@ -114,27 +115,33 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 	}
 	for round := range p.rounds {
 		for _, c := range cases {
-			fmt.Fprintf(progress, "round %d of %d: %s\n", round+1, p.rounds, c.figure.label)
-			for _, r := range all {
-				used, err := p.requestsThrough(ctx, r, prompts()[c.prompt], c.count)
-				if err != nil {
-					return nil, r.explain(err)
+			fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, c.figure.label)
+			for range p.laps {
+				for _, r := range all {
+					each, err := p.requestsThrough(ctx, r, prompts()[c.prompt], c.count)
+					if err != nil {
+						return nil, r.explain(err)
+					}
+					s.add(r.name, c.figure, each)
+					fmt.Fprintf(progress, " %s %.1f", r.name, each)
 				}
-				s.add(r.name, c.figure, microseconds(used)/float64(c.count))
 			}
+			fmt.Fprintln(progress)
 		}
-		fmt.Fprintf(progress, "round %d of %d: %d streams\n", round+1, p.rounds, p.streams)
+		fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, chunkCPU.label)
 		for _, r := range all {
-			d, used, err := p.streamsThrough(ctx, r)
+			d, each, err := p.streamsThrough(ctx, r)
 			if err != nil {
 				return nil, r.explain(err)
 			}
-			s.add(r.name, chunkCPU, microseconds(used)/float64(p.streams*p.chunks))
+			s.add(r.name, chunkCPU, each)
+			fmt.Fprintf(progress, " %s %.1f", r.name, each)
 			s.addDelays(r.name, d)
 			if err := s.addMemory(r, usedMemory); err != nil {
 				return nil, r.explain(err)
 			}
 		}
+		fmt.Fprintln(progress)
 		d, err := p.streamsOf(ctx, noProxy(), func() error { return nil })
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", direct, err)
@@ -144,8 +151,8 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 	return s, nil
 }
 
-// requestsThrough returns the processor time that the proxy spent on count requests.
-func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, count int) (time.Duration, error) {
+// requestsThrough returns the processor time, in microseconds, that the proxy spent on each of count requests.
+func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, count int) (float64, error) {
 	l := r.load()
 	defer l.close()
 	// A tenth first, so that connections, pools and caches are warm on both sides.
@@ -160,11 +167,11 @@ func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, co
 		return 0, err
 	}
 	after, err := r.used()
-	return after - before, err
+	return microseconds(after-before) / float64(count), err
 }
 
-// streamsThrough returns what the clients waited and the processor time that the proxy spent.
-func (p plan) streamsThrough(ctx context.Context, r *running) (delays, time.Duration, error) {
+// streamsThrough returns what the clients waited, and the processor time that the proxy spent on each chunk, in microseconds.
+func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, error) {
 	var before time.Duration
 	d, err := p.streamsOf(ctx, r.load(), func() (err error) {
 		before, err = r.used()
@@ -174,7 +181,7 @@ func (p plan) streamsThrough(ctx context.Context, r *running) (delays, time.Dura
 		return d, 0, err
 	}
 	after, err := r.used()
-	return d, after - before, err
+	return d, microseconds(after-before) / float64(p.streams*p.chunks), err
 }
 
 // streamsOf opens all connections with short streams, says so, and then runs the streams.
@@ -193,7 +200,7 @@ func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1
 func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 
 // quantile is the value that a share q of all values do not exceed; it sorts values.
-func quantile[T int64 | float64 | time.Duration](values []T, q float64) T {
+func quantile(values []time.Duration, q float64) time.Duration {
 	if len(values) == 0 {
 		return 0
 	}

@@ -27,8 +27,9 @@ const (
 	anyPrompt = "any"
 )
 
-// largePrompt is the size that a long conversation or a pasted document has.
-const largePrompt = 64 << 10
+// largePrompt is the size of a long conversation or a pasted document. With what is around it a request
+// stays just below 64 KiB, whichever the kind: buffers that double would make more of a difference than text.
+const largePrompt = 62 << 10
 
 // prompt is the `messages` member of a request, as JSON.
 type prompt struct {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -14,7 +15,7 @@ const yardstick = "fasthttp"
 // table is a heading and rows of equal length; the first column is text, the others are numbers.
 type table [][]string
 
-// tabulate shows the median over the rounds, and what it is as a multiple of the yardstick's.
+// tabulate shows the median over rounds and laps, and what it is as a multiple of the yardstick's.
 func (s sheet) tabulate(columns []string) table {
 	t := table{append([]string{""}, columns...)}
 	for _, f := range figures {
@@ -40,9 +41,13 @@ func (s sheet) cell(contestant string, f figure) string {
 	return cell
 }
 
-// median does not disturb the order of the rounds.
 func median(values []float64) float64 {
-	return quantile(append([]float64(nil), values...), 0.5)
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 0 {
+		return (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return sorted[middle]
 }
 
 func (t table) writeText(w io.Writer) {

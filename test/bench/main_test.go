@@ -1,0 +1,209 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/test/netns"
+)
+
+// The benchmark starts itself in roles; here that is the test binary.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
+			exit(err)
+		}
+	}
+	netns.Enter(map[string]string{providerHost: "127.0.0.1"})
+	os.Exit(m.Run())
+}
+
+func TestAQuickRunPrintsEveryFigureOfTheYardstick(t *testing.T) {
+	temporary := t.TempDir()
+	t.Setenv("TMPDIR", temporary)
+	var out bytes.Buffer
+	args := []string{"-quick", "-only", "fasthttp,remora", "-sidecar", filepath.Join(temporary, "absent")}
+	if err := run(t.Context(), args, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range figures {
+		line := lineOf(out.String(), f.label)
+		if line == "" || !strings.ContainsAny(line[len(f.label):], "123456789") {
+			t.Errorf("no figure for %q in:\n%s", f.label, out.String())
+		}
+	}
+	if line := lineOf(out.String(), "remora"); !strings.Contains(line, "MISSING") || !strings.Contains(line, "make build") {
+		t.Errorf("a sidecar that is not built is reported as %q", line)
+	}
+	if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+		t.Errorf("the run left %v behind (%v)", left, err)
+	}
+}
+
+func lineOf(text, start string) string {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, start) {
+			return line
+		}
+	}
+	return ""
+}
+
+func TestAnInterruptedRunEndsAtOnceWithAnError(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	measuring := writerFunc(func(p []byte) { cancel() })
+	start := time.Now()
+	// A whole run, not a quick one, takes minutes.
+	if err := run(ctx, []string{"-only", "fasthttp"}, io.Discard, measuring); err == nil {
+		t.Error("no error")
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("it took %v to stop", took)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
+func TestAWrongAnswerEndsTheRun(t *testing.T) {
+	f := func(name, want string, spoil func(*fasthttp.RequestCtx)) {
+		t.Run(name, func(t *testing.T) {
+			l := openLoad(serve(t, spoil), nil, configuredCaller)
+			defer l.close()
+			err := l.requests(t.Context(), prompts()["english"], 2, 4)
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("the error is %v, and should mention %q", err, want)
+			}
+		})
+	}
+	provider := newProvider()
+	f("a changed model", `the model is \"other\"`, func(ctx *fasthttp.RequestCtx) {
+		ctx.Request.SetBody(bytes.Replace(ctx.Request.Body(), []byte(providerModel), []byte("other"), 1))
+		provider.answer(ctx)
+	})
+	f("a key left out", "Authorization", func(ctx *fasthttp.RequestCtx) {
+		ctx.Request.Header.Del(fasthttp.HeaderAuthorization)
+		provider.answer(ctx)
+	})
+	f("another host", "the Host header", func(ctx *fasthttp.RequestCtx) {
+		ctx.Request.Header.SetHost("elsewhere.test")
+		provider.answer(ctx)
+	})
+	f("a prompt cut short", "did not arrive whole", func(ctx *fasthttp.RequestCtx) {
+		ctx.Request.SetBody(ctx.Request.Body()[:60<<10])
+		provider.answer(ctx)
+	})
+	f("an answer cut short", "answered 200", func(ctx *fasthttp.RequestCtx) {
+		provider.answer(ctx)
+		ctx.Response.SetBody(provider.completion[:len(provider.completion)-1])
+	})
+	f("an error of the proxy", "answered 502", func(ctx *fasthttp.RequestCtx) {
+		ctx.Error("the upstream is away", fasthttp.StatusBadGateway)
+	})
+}
+
+func TestAStreamIsJudgedChunkByChunk(t *testing.T) {
+	f := func(name, want string, spoil func(events []string) []string) {
+		t.Run(name, func(t *testing.T) {
+			events := []string{
+				string(appendChunk(nil, 0, time.Now())), string(appendChunk(nil, 1, time.Now())), doneEvent + "\n\n",
+			}
+			_, err := readStream(strings.NewReader(strings.Join(spoil(events), "")), 2, time.Now())
+			if got := fmt.Sprint(err); !strings.Contains(got, want) {
+				t.Errorf("the error is %q, and should mention %q", got, want)
+			}
+		})
+	}
+	f("whole", "<nil>", func(e []string) []string { return e })
+	f("whole, without the usage that nobody asked for", "<nil>", func(e []string) []string {
+		return []string{strings.Replace(e[0], `,"usage":null`, "", 1), e[1], e[2]}
+	})
+	f("whole, with usage", "<nil>", func(e []string) []string {
+		return []string{e[0], e[1], `data: {"choices":[],"usage":{"total_tokens":3}}` + "\n\n", e[2]}
+	})
+	f("a chunk lost", "chunk 0 arrived as", func(e []string) []string { return e[1:] })
+	f("a chunk twice", "chunk 1 arrived as", func(e []string) []string { return []string{e[0], e[0], e[1], e[2]} })
+	f("a chunk too many", "instead of [DONE]", func(e []string) []string {
+		return []string{e[0], e[1], string(appendChunk(nil, 2, time.Now())), e[2]}
+	})
+	f("a chunk cut", "chunk 1 arrived as", func(e []string) []string { return []string{e[0], e[1][:100] + "\n\n", e[2]} })
+	f("no [DONE]", "instead of [DONE]", func(e []string) []string { return e[:2] })
+	f("something after [DONE]", "after [DONE] came", func(e []string) []string { return append(e, e[0]) })
+}
+
+func TestAProcessIsChargedForWhatItUses(t *testing.T) {
+	_, core, err := cores()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := launch("worker", core, []string{"/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; read end"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	if said, err := p.out.ReadString('\n'); err != nil || said != "done\n" {
+		t.Fatalf("the worker said %q (%v)", said, err)
+	}
+	used, err := p.used()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It cannot have needed less than a nanosecond for each turn, nor more than the machine has.
+	if used < 200*time.Microsecond || used > time.Minute {
+		t.Errorf("it used %v", used)
+	}
+	if used%(10*time.Millisecond) == 0 {
+		t.Errorf("%v looks like ticks of the clock, which are too coarse to measure a request", used)
+	}
+}
+
+func TestTheTableComparesWithTheYardstick(t *testing.T) {
+	s := sheet{}
+	for _, value := range []float64{30, 10, 20} {
+		s.add("fasthttp", smallCPU, value)
+		s.add("remora", smallCPU, 2*value)
+	}
+	s.add("remora", idleMemory, 7)
+	var out bytes.Buffer
+	s.tabulate([]string{"remora", "fasthttp", direct}).writeMarkdown(&out)
+	for _, want := range []string{
+		"|  | remora | fasthttp | no proxy |\n|---|---:|---:|---:|\n",
+		"| CPU per request, 1 KB prompt, µs | 40.0 (2.00×) | 20.0 | – |\n",
+		"| resident memory, idle, MiB | 7.0 | – | – |\n",
+	} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+// serve answers on an address of loopback until the test ends.
+func serve(t *testing.T, handler fasthttp.RequestHandler) string {
+	t.Helper()
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &fasthttp.Server{Handler: handler}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		listener.Close()
+		<-served
+	})
+	return listener.Addr().String()
+}
