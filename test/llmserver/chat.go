@@ -1,0 +1,316 @@
+package llmserver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// quoted is how much of the user's words an answer repeats, in runes.
+const quoted = 200
+
+type message struct {
+	Role    string          `json:"role"`
+	Content json.RawMessage `json:"content"`
+}
+
+type tool struct {
+	Function struct {
+		Name string `json:"name"`
+	} `json:"function"`
+}
+
+// chatBody is an answer, or a chunk of one.
+type chatBody struct {
+	ID      string   `json:"id"`
+	Object  string   `json:"object"`
+	Created int      `json:"created"`
+	Model   string   `json:"model"`
+	Choices []choice `json:"choices"`
+	// Usage is absent where nobody asked, and null in each chunk but the last where somebody did.
+	Usage json.RawMessage `json:"usage,omitempty"`
+}
+
+type choice struct {
+	Index        int       `json:"index"`
+	Message      *said     `json:"message,omitempty"`
+	Delta        *said     `json:"delta,omitempty"`
+	Text         *string   `json:"text,omitempty"`
+	Logprobs     *struct{} `json:"logprobs"`
+	FinishReason *string   `json:"finish_reason"`
+}
+
+type said struct {
+	Role      string          `json:"role,omitempty"`
+	Content   json.RawMessage `json:"content,omitempty"` // a string, or null beside tool calls
+	ToolCalls []toolCall      `json:"tool_calls,omitempty"`
+}
+
+type toolCall struct {
+	Index    *int         `json:"index,omitempty"` // in chunks only
+	ID       string       `json:"id,omitempty"`
+	Type     string       `json:"type,omitempty"`
+	Function calledByTool `json:"function"`
+}
+
+type calledByTool struct {
+	Name      string `json:"name,omitempty"`
+	Arguments string `json:"arguments"`
+}
+
+type usage struct {
+	Prompt        int `json:"prompt_tokens"`
+	Completion    int `json:"completion_tokens"`
+	Total         int `json:"total_tokens"`
+	PromptDetails struct {
+		Cached int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
+	CompletionDetails struct {
+		Reasoning int `json:"reasoning_tokens"`
+	} `json:"completion_tokens_details"`
+}
+
+// chat answers POST …/chat/completions.
+func chat(q *question) answer {
+	var (
+		model    string
+		messages []message
+		stream   bool
+		options  streamOptions
+		tools    []tool
+		choosing json.RawMessage
+	)
+	if refused := q.read(map[string]any{
+		"model": &model, "messages": &messages, "stream": &stream, "stream_options": &options, "tools": &tools,
+		"tool_choice": &choosing,
+	}); refused != nil {
+		return *refused
+	}
+	if refused := q.checkStreamOptions(stream); refused != nil {
+		return *refused
+	}
+	var prompt, instructions, asked string
+	for i, m := range messages {
+		if m.Role == "" {
+			return failure(http.StatusBadRequest, fmt.Sprintf("Missing required parameter: 'messages[%d].role'.", i), "missing_role")
+		}
+		words := text(m.Content)
+		prompt += " " + words
+		switch m.Role {
+		case "system", "developer":
+			instructions += " " + words
+		case "user":
+			asked = words
+		}
+	}
+	out := newChat(q, model, "chatcmpl-", "chat.completion", prompt)
+	out.usage.PromptDetails.Cached = countWords(instructions) // as if the provider had seen the instructions before
+
+	lastRole := messages[len(messages)-1].Role
+	if len(tools) > 0 && lastRole != "tool" && string(choosing) != `"none"` {
+		return out.callTool(tools[0].Function.Name, stream, options)
+	}
+	content := q.words(model, asked)
+	out.usage.Completion = countWords(content)
+	if !stream {
+		return out.whole(choice{Message: &said{Role: "assistant", Content: quote(content)}}, "stop")
+	}
+	deltas := []choice{{Delta: &said{Role: "assistant", Content: quote("")}}}
+	for _, word := range words(content) {
+		deltas = append(deltas, choice{Delta: &said{Content: quote(word)}})
+	}
+	return out.stream(deltas, choice{Delta: &said{}}, "stop", options)
+}
+
+// completion answers POST …/completions, the API before chat.
+func completion(q *question) answer {
+	var (
+		model   string
+		stream  bool
+		options streamOptions
+	)
+	if refused := q.read(map[string]any{"model": &model, "stream": &stream, "stream_options": &options}); refused != nil {
+		return *refused
+	}
+	if refused := q.checkStreamOptions(stream); refused != nil {
+		return *refused
+	}
+	prompt := text(q.fields["prompt"])
+	out := newChat(q, model, "cmpl-", "text_completion", prompt)
+	content := q.words(model, prompt)
+	out.usage.Completion = countWords(content)
+	if !stream {
+		return out.whole(choice{Text: &content}, "stop")
+	}
+	var deltas []choice
+	for _, word := range words(content) {
+		deltas = append(deltas, choice{Text: &word})
+	}
+	return out.stream(deltas, choice{Text: new("")}, "stop", options)
+}
+
+type streamOptions struct {
+	IncludeUsage bool `json:"include_usage"`
+}
+
+func (q *question) checkStreamOptions(stream bool) *answer {
+	if v, ok := q.fields["stream_options"]; !ok || stream || string(v) == "null" {
+		return nil
+	}
+	a := failure(http.StatusBadRequest, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
+	return &a
+}
+
+// chatAnswer is an answer in the making.
+type chatAnswer struct {
+	chatBody
+	usage usage
+}
+
+func newChat(q *question, model, prefix, object, prompt string) *chatAnswer {
+	return &chatAnswer{
+		chatBody: chatBody{ID: id(prefix, q.host, model, prompt), Object: object, Created: created, Model: model},
+		usage:    usage{Prompt: countWords(prompt)},
+	}
+}
+
+func (a *chatAnswer) usageJSON() json.RawMessage {
+	a.usage.Total = a.usage.Prompt + a.usage.Completion
+	raw, err := json.Marshal(a.usage)
+	if err != nil {
+		panic(err) // our own type
+	}
+	return raw
+}
+
+func (a *chatAnswer) whole(c choice, reason string) answer {
+	c.FinishReason = &reason
+	a.Choices, a.Usage = []choice{c}, a.usageJSON()
+	return jsonAnswer(a.chatBody)
+}
+
+// stream makes an event of each delta, and of what a provider adds: the reason for the end, the usage, [DONE].
+func (a *chatAnswer) stream(deltas []choice, last choice, reason string, options streamOptions) answer {
+	body := a.chatBody
+	if body.Object == "chat.completion" {
+		body.Object = "chat.completion.chunk"
+	}
+	if options.IncludeUsage {
+		body.Usage = json.RawMessage("null")
+	}
+	last.FinishReason = &reason
+	var events [][]byte
+	for _, delta := range append(deltas, last) {
+		body.Choices = []choice{delta}
+		events = append(events, event("", body))
+	}
+	if options.IncludeUsage {
+		body.Choices, body.Usage = []choice{}, a.usageJSON()
+		events = append(events, event("", body))
+	}
+	events = append(events, []byte("data: [DONE]\n\n"))
+	return answer{status: http.StatusOK, contentType: eventStream, header: noCache, events: events}
+}
+
+// callTool answers with a call of the tool, without arguments.
+func (a *chatAnswer) callTool(name string, stream bool, options streamOptions) answer {
+	a.usage.Completion = 2 // the name and the arguments
+	call := toolCall{ID: id("call_", name), Type: "function", Function: calledByTool{Name: name, Arguments: "{}"}}
+	if !stream {
+		return a.whole(choice{Message: &said{Role: "assistant", Content: json.RawMessage("null"), ToolCalls: []toolCall{call}}}, "tool_calls")
+	}
+	call.Index, call.Function.Arguments = new(0), ""
+	deltas := []choice{{Delta: &said{Role: "assistant", Content: json.RawMessage("null"), ToolCalls: []toolCall{call}}}}
+	for _, part := range []string{"{", "}"} {
+		more := toolCall{Index: new(0), Function: calledByTool{Arguments: part}}
+		deltas = append(deltas, choice{Delta: &said{ToolCalls: []toolCall{more}}})
+	}
+	return a.stream(deltas, choice{Delta: &said{}}, "tool_calls", options)
+}
+
+var noCache = []string{"Cache-Control: no-cache"}
+
+// event is one server-sent event; without a name it has a data line only.
+func event(name string, v any) []byte {
+	var b bytes.Buffer
+	if name != "" {
+		b.WriteString("event: " + name + "\n")
+	}
+	b.WriteString("data: ")
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil { // ends with one line feed
+		panic(err) // our own types
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+// words is what a model says: who it is and what it heard, or as many words as a fault wants.
+func (q *question) words(model, asked string) string {
+	if q.chunks > 0 {
+		all := make([]string, q.chunks)
+		for i := range all {
+			all[i] = fmt.Sprintf("word%d", i+1)
+		}
+		return strings.Join(all, " ")
+	}
+	if runes := []rune(asked); len(runes) > quoted {
+		asked = string(runes[:quoted])
+	}
+	return fmt.Sprintf("I am %s at %s. You said: %s", model, q.host, asked)
+}
+
+// text is the text of a content or an input: a string, or a list of strings, or of parts or messages with text in them.
+func text(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return s
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) == nil {
+		var all []string
+		for _, one := range list {
+			all = append(all, text(one))
+		}
+		return strings.Join(all, " ")
+	}
+	var part struct {
+		Text    string          `json:"text"`
+		Content json.RawMessage `json:"content"`
+	}
+	if json.Unmarshal(raw, &part) != nil {
+		return ""
+	}
+	if part.Text == "" && part.Content != nil {
+		return text(part.Content)
+	}
+	return part.Text
+}
+
+// words cuts a text into words that keep the space before them, so that together they are the text.
+func words(s string) []string {
+	var all []string
+	for s != "" {
+		end := len(s)
+		if i := strings.IndexByte(s[1:], ' '); i >= 0 {
+			end = i + 1
+		}
+		all = append(all, s[:end])
+		s = s[end:]
+	}
+	return all
+}
+
+// countWords counts tokens: for this provider, a token is a word.
+func countWords(s string) int { return len(strings.Fields(s)) }
+
+func quote(s string) json.RawMessage {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		panic(err) // a string
+	}
+	return raw
+}

@@ -1,0 +1,158 @@
+package llmserver
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"mime"
+	"mime/multipart"
+	"net/http"
+)
+
+type model struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int    `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+// models answers GET …/models. The server answers to every name of a model; it lists some.
+func models() answer {
+	var list []model
+	for _, id := range []string{"qwen-1.8b-chat", "qwen-turbo", "moonshot-v1-8k", "gpt-4o-mini"} {
+		list = append(list, model{ID: id, Object: "model", Created: created, OwnedBy: "llmserver"})
+	}
+	return jsonAnswer(map[string]any{"object": "list", "data": list})
+}
+
+// embeddings answers POST …/embeddings, with floats or, as the SDKs ask for, in base64.
+func embeddings(q *question) answer {
+	if _, ok := q.fields["stream_options"]; ok {
+		return failure(http.StatusBadRequest, "Unknown parameter: 'stream_options'.", "unknown_parameter")
+	}
+	var model, format string
+	if refused := q.read(map[string]any{"model": &model, "encoding_format": &format}); refused != nil {
+		return *refused
+	}
+	var inputs []json.RawMessage
+	if json.Unmarshal(q.fields["input"], &inputs) != nil {
+		inputs = []json.RawMessage{q.fields["input"]}
+	}
+	var data []any
+	tokens := 0
+	for i, input := range inputs {
+		words := text(input)
+		tokens += countWords(words)
+		data = append(data, map[string]any{"object": "embedding", "index": i, "embedding": embedding(words, format)})
+	}
+	return jsonAnswer(map[string]any{
+		"object": "list", "model": model, "data": data,
+		"usage": map[string]int{"prompt_tokens": tokens, "total_tokens": tokens},
+	})
+}
+
+// embedding is eight numbers that depend on the text.
+func embedding(text, format string) any {
+	vector := make([]float32, 8)
+	for i, r := range text {
+		vector[i%len(vector)] += float32(r%64+1) / 128 // exact in binary, so the same in both forms
+	}
+	if format != "base64" {
+		return vector
+	}
+	var raw []byte
+	for _, v := range vector {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
+	}
+	return base64.StdEncoding.EncodeToString(raw)
+}
+
+func moderation(q *question) answer {
+	model := "omni-moderation-latest"
+	if refused := q.field("model", &model); refused != nil {
+		return *refused
+	}
+	return jsonAnswer(map[string]any{
+		"id": id("modr-", text(q.fields["input"])), "model": model,
+		"results": []any{map[string]any{
+			"flagged":         false,
+			"categories":      map[string]bool{"violence": false},
+			"category_scores": map[string]float64{"violence": 0},
+		}},
+	})
+}
+
+// rerank answers POST …/rerank: the documents in their own order.
+func rerank(q *question) answer {
+	var model string
+	var documents []json.RawMessage
+	if refused := q.read(map[string]any{"model": &model, "documents": &documents}); refused != nil {
+		return *refused
+	}
+	var results []any
+	tokens := countWords(text(q.fields["query"]))
+	for i, d := range documents {
+		tokens += countWords(text(d))
+		results = append(results, map[string]any{"index": i, "relevance_score": 1 / float64(i+1)})
+	}
+	return jsonAnswer(map[string]any{
+		"id": id("rerank-", model), "model": model, "results": results, "usage": map[string]int{"total_tokens": tokens},
+	})
+}
+
+func image(q *question) answer {
+	name := id("", text(q.fields["prompt"]))
+	return jsonAnswer(map[string]any{
+		"created": created,
+		"data":    []any{map[string]string{"url": "https://" + q.host + "/images/" + name + ".png"}},
+	})
+}
+
+// speech answers POST …/audio/speech with 4 KiB in which every byte value occurs.
+func speech(*question) answer {
+	sound := make([]byte, 4<<10)
+	for i := range sound {
+		sound[i] = byte(i)
+	}
+	return answer{status: http.StatusOK, contentType: "audio/mpeg", body: sound}
+}
+
+// transcription answers POST …/audio/transcriptions: it tells how much it heard.
+func transcription(q *question) answer {
+	kind, params, err := mime.ParseMediaType(q.Header.Get("Content-Type"))
+	if err != nil || kind != "multipart/form-data" {
+		return failure(http.StatusBadRequest, "Send multipart/form-data.", "bad_content_type")
+	}
+	form := multipart.NewReader(bytes.NewReader(q.Body), params["boundary"])
+	model, file, size := "", "", 0
+	for {
+		part, err := form.NextPart()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return failure(http.StatusBadRequest, "Could not parse the form: "+err.Error(), "bad_form")
+		}
+		content, err := io.ReadAll(part)
+		if err != nil {
+			return failure(http.StatusBadRequest, "Could not parse the form: "+err.Error(), "bad_form")
+		}
+		switch part.FormName() {
+		case "model":
+			model = string(content)
+		case "file":
+			file, size = part.FileName(), len(content)
+		}
+	}
+	if model == "" {
+		return failure(http.StatusBadRequest, "you must provide a model parameter", "missing_model")
+	}
+	if file == "" {
+		return failure(http.StatusBadRequest, "you must provide a file parameter", "missing_file")
+	}
+	return jsonAnswer(map[string]string{"text": fmt.Sprintf("I am %s at %s. I heard %d bytes of %s.", model, q.host, size, file)})
+}
