@@ -190,20 +190,20 @@ type Timeouts struct {
 	// From the arrival of the request to the end of the answer, attempts and waits included. Default:
 	// no limit.
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional
 	Request *metav1.Duration `json:"request,omitempty"`
 
 	// From the sending of the request, in each attempt, to the first byte of the answer's body.
 	// Default: 10m.
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional
 	FirstToken *metav1.Duration `json:"firstToken,omitempty"`
 
 	// Between two pieces of the answer. Default: 5m.
 	// +kubebuilder:validation:Type=string
-	// +kubebuilder:validation:Pattern=`^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional
 	Idle *metav1.Duration `json:"idle,omitempty"`
 }

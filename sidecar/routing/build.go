@@ -1,0 +1,297 @@
+package routing
+
+import (
+	"cmp"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/textproto"
+	"regexp"
+	"slices"
+	"strings"
+	"unique"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+func backendField(rule, backend int) string {
+	return fmt.Sprintf("spec.rules[%d].backendRefs[%d]", rule, backend)
+}
+
+// build makes the table out of what was found to run.
+func (c *compiler) build() *Table {
+	t := &Table{hosts: map[string]*Host{}, incomplete: c.in.Incomplete}
+	own := func(namespace string, h *Host) {
+		for _, name := range forms(h.Name, namespace) {
+			if t.hosts[name] == nil {
+				t.hosts[name] = h
+			}
+		}
+	}
+	// What is served comes first, what is refused after it: the first that owns a name keeps it.
+	routed := map[hostID]bool{}
+	for _, o := range c.mine(c.routes) {
+		if p := o.firstInvalid(); p != nil && p.Code == HostConflict {
+			continue // the winner serves the host
+		}
+		routed[o.hostID()] = true
+		own(o.object.Namespace, c.routeHost(o))
+	}
+	for _, o := range c.mine(c.providers) {
+		if o.runs() && !routed[o.hostID()] && selects(o.selector, c.workload) {
+			rule := c.defaultRule(o)
+			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, paths: paths(o.path())})
+		}
+	}
+	for _, o := range slices.Concat(c.mine(c.routes), c.mine(c.providers)) {
+		c.refuse(t, own, o)
+	}
+	for _, u := range c.in.Unreadable {
+		for _, host := range u.Hosts {
+			c.ownBroken(t, own, host, u.Object.Namespace, &Refusal{InvalidConfiguration, broken(u.Object, &u.Problems[0])})
+		}
+	}
+	for _, o := range c.mine(c.routes) {
+		for i := range o.route.Spec.Rules {
+			for _, b := range o.route.Spec.Rules[i].BackendRefs {
+				if b.ProviderHost != "" {
+					c.ownBroken(t, own, b.ProviderHost, o.object.Namespace, notFound(b.ProviderHost, o.object.Namespace))
+				}
+			}
+		}
+	}
+	t.generation = t.digest()
+	return t
+}
+
+// mine leaves out the objects of other namespaces than the workload's.
+func (c *compiler) mine(objects []*object) []*object {
+	if c.workload == nil {
+		return objects
+	}
+	return slices.DeleteFunc(slices.Clone(objects), func(o *object) bool { return o.object.Namespace != c.workload.Namespace })
+}
+
+func broken(ref Ref, p *Problem) string { return fmt.Sprintf("%s is refused: %s", ref, p) }
+
+func notFound(host, namespace string) *Refusal {
+	return &Refusal{ProviderNotFound, fmt.Sprintf("no LLMProvider with host %s is in use in namespace %s: apply one", host, namespace)}
+}
+
+// refuse owns the hosts of objects that do not serve them.
+func (c *compiler) refuse(t *Table, own func(string, *Host), o *object) {
+	if p := o.firstInvalid(); p != nil {
+		c.ownBroken(t, own, o.host, o.object.Namespace, &Refusal{InvalidConfiguration, broken(o.object, p)})
+		return
+	}
+	own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Refusal: &Refusal{NotForThisWorkload,
+		fmt.Sprintf("%s does not select this pod: give the pod the labels of its workloadSelector, or call another host", o.object)}})
+}
+
+// ownBroken owns what can be made out of a host that may not even be one.
+func (c *compiler) ownBroken(t *Table, own func(string, *Host), host, namespace string, r *Refusal) {
+	name := salvage(host)
+	switch h := (&Host{Name: name, Refusal: r}); {
+	case strings.Contains(host, "*"):
+		t.suffixes = append(t.suffixes, newSuffix(name, h))
+	case name != "":
+		own(namespace, h)
+	}
+}
+
+func (o *object) path() string { return cmp.Or(o.provider.Spec.Path, v1beta1.DefaultPath) }
+
+func (c *compiler) routeHost(o *object) *Host {
+	h := &Host{Name: strings.ToLower(o.host)}
+	if p := o.firstInvalid(); p != nil {
+		h.Refusal = &Refusal{InvalidConfiguration, broken(o.object, p)}
+		return h
+	}
+	var known []string
+	for _, p := range c.byHost[o.hostID()] {
+		known = append(known, p.path())
+	}
+	for i := range o.route.Spec.Rules {
+		r := &o.route.Spec.Rules[i]
+		matches, never := c.matches(r.Matches)
+		if never {
+			continue // not for this workload
+		}
+		rule := &Rule{Name: r.Name, Owner: o.object, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries)}
+		rule.Levels = c.levels(o, r, &known)
+		h.Rules = append(h.Rules, rule)
+	}
+	h.paths = paths(known...)
+	return h
+}
+
+// matches compiles the matches of a rule. never says that the workload's labels rule all of them out.
+func (c *compiler) matches(from []v1beta1.LLMRequestMatch) (out []match, never bool) {
+	for i := range from {
+		var m match
+		if c.workload == nil {
+			m.labels = from[i].SourceLabels
+		} else if !subset(from[i].SourceLabels, c.workload.Labels) {
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(from[i].Headers)) {
+			m.headers = append(m.headers, headerMatch{textproto.CanonicalMIMEHeaderKey(name), newStringMatch(from[i].Headers[name])})
+		}
+		if from[i].Model != nil {
+			s := newStringMatch(*from[i].Model)
+			m.model = &s
+		}
+		if len(m.headers) == 0 && m.model == nil && c.workload != nil {
+			return nil, false // always holds for this workload, and so does the rule
+		}
+		out = append(out, m)
+	}
+	return out, len(from) > 0 && len(out) == 0
+}
+
+func newStringMatch(m v1beta1.StringMatch) stringMatch {
+	switch {
+	case m.Exact != nil:
+		return stringMatch{kind: "exact", value: *m.Exact}
+	case m.Prefix != nil:
+		return stringMatch{kind: "prefix", value: *m.Prefix}
+	case m.Regex != nil:
+		return stringMatch{kind: "regex", value: *m.Regex, regex: regexp.MustCompile("^(?:" + *m.Regex + ")$")}
+	}
+	return stringMatch{}
+}
+
+// levels compiles the backends of a rule, by priority. known gathers the paths of their providers.
+func (c *compiler) levels(o *object, r *v1beta1.LLMRule, known *[]string) []Level {
+	byPriority := map[int32]*Level{}
+	for i := range r.BackendRefs {
+		ref := &r.BackendRefs[i]
+		b := Backend{Weight: 1}
+		if ref.Weight != nil {
+			b.Weight = uint32(*ref.Weight)
+		}
+		b.Target, b.Refusal = c.resolve(o.object.Namespace, ref, r.Name)
+		if b.Target != nil {
+			*known = append(*known, b.Target.Path)
+		}
+		l := byPriority[ref.Priority]
+		if l == nil {
+			l = &Level{}
+			byPriority[ref.Priority] = l
+		}
+		l.Backends = append(l.Backends, b)
+		l.total += uint64(b.Weight)
+	}
+	var out []Level
+	for _, p := range slices.Sorted(maps.Keys(byPriority)) {
+		out = append(out, *byPriority[p])
+	}
+	return out
+}
+
+// resolve finds the provider that a backend means for this workload.
+func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule string) (*Target, *Refusal) {
+	id := hostID{namespace, canonical(ref.ProviderHost, namespace)}
+	for _, p := range c.byHost[id] {
+		if selects(p.selector, c.workload) {
+			return c.target(p, rule, ref.HostRewrite)
+		}
+	}
+	if all := c.byHost[id]; len(all) > 0 {
+		return nil, &Refusal{NotForThisWorkload, fmt.Sprintf("%s does not select this pod", all[0].object)}
+	}
+	for _, p := range c.providers {
+		if bad := p.firstInvalid(); bad != nil && p.hostID() == id {
+			return nil, &Refusal{InvalidConfiguration, broken(p.object, bad)}
+		}
+	}
+	return nil, notFound(ref.ProviderHost, namespace)
+}
+
+func (c *compiler) defaultRule(p *object) *Rule {
+	b := Backend{Weight: 1}
+	b.Target, b.Refusal = c.target(p, "", "")
+	return &Rule{Owner: p.object, Levels: []Level{{Backends: []Backend{b}, total: 1}}, Timeouts: defaultTimeouts, Retries: defaultRetries}
+}
+
+// target is what a rule sends to a provider.
+func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusal) {
+	s := &o.provider.Spec
+	conf, _ := configFor(o.provider, rule)
+	host := strings.ToLower(s.Host)
+	e := Endpoint{Host: host, Port: v1beta1.DefaultTLSPort, TLS: true, ServerName: host}
+	if t := s.TLS; t != nil {
+		if t.Mode == v1beta1.TLSDisable {
+			e.TLS, e.ServerName, e.Port = false, "", v1beta1.DefaultPlainPort
+		} else {
+			e.ServerName, e.CABundle = cmp.Or(strings.ToLower(t.SNI), host), string(t.CABundle)
+		}
+	}
+	authority := host
+	if s.Port != nil && uint16(*s.Port) != e.Port {
+		e.Port = uint16(*s.Port)
+		authority = fmt.Sprintf("%s:%d", host, e.Port)
+	}
+	var refusal *Refusal
+	if e.ClientCert, e.ClientKey, refusal = c.clientCertificate(o); refusal != nil {
+		return nil, refusal
+	}
+	t := &Target{
+		Provider: o.object, Endpoint: unique.Make(e), Authority: cmp.Or(hostRewrite, authority), Path: o.path(),
+		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream,
+	}
+	t.base, t.hasBase = strings.CutSuffix(t.Path, chatSuffix)
+	if conf.Model != "" {
+		t.JSONModel, _ = json.Marshal(conf.Model) // a string always marshals
+	}
+	if t.Key, refusal = c.key(o.object.Namespace, &conf); refusal != nil {
+		return nil, refusal
+	}
+	switch {
+	case conf.APIKeyRef != nil:
+		t.KeyName = "secret " + conf.APIKeyRef.Name + "/" + secretKey(conf.APIKeyRef)
+	case conf.APIKey != "":
+		t.KeyName = "inline"
+	}
+	return t, nil
+}
+
+// key finds the key of a config. With Secrets unknown, a reference gives none.
+func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refusal) {
+	ref := conf.APIKeyRef
+	if ref == nil || c.in.Secrets == nil {
+		return NewKey(conf.APIKey), nil
+	}
+	s := c.secrets[secretID{namespace, ref.Name}]
+	if s == nil {
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}
+	}
+	value, ok := s.Data[secretKey(ref)]
+	if !ok {
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s", namespace, ref.Name, secretKey(ref))}
+	}
+	// kubectl create secret --from-file keeps the newline that editors put at the end.
+	text := strings.TrimRight(value.Reveal(), "\r\n")
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have", secretKey(ref), namespace, ref.Name)}
+	}
+	return NewKey(text), nil
+}
+
+func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *Refusal) {
+	t := o.provider.Spec.TLS
+	if t == nil || t.ClientCertificateRef == nil || c.in.Secrets == nil {
+		return "", Key{}, nil
+	}
+	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
+	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]
+	if s == nil {
+		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist"}
+	}
+	cert, key = s.Data["tls.crt"].Reveal(), s.Data["tls.key"]
+	if _, err := tls.X509KeyPair([]byte(cert), []byte(key.Reveal())); err != nil {
+		return "", Key{}, &Refusal{SecretInvalid, "Secret " + name + " does not hold a certificate and its key in tls.crt and tls.key"}
+	}
+	return cert, key, nil
+}

@@ -1,0 +1,53 @@
+package routing
+
+// Code is a stable name for one thing that can be wrong. Errors sent to apps, logs, metrics and the
+// status of objects all use these names, and no others.
+type Code string
+
+// What can be wrong with configuration.
+const (
+	InvalidValue        Code = "InvalidValue"        // a field has a value that it cannot have
+	UnknownField        Code = "UnknownField"        // a field that the kind does not have
+	UnreadableObject    Code = "UnreadableObject"    // text that is not the object it should be
+	DuplicateObject     Code = "DuplicateObject"     // two objects with one kind, namespace and name
+	HostConflict        Code = "HostConflict"        // another object has the host already
+	NotSupported        Code = "NotSupported"        // valid, but not done yet
+	KeyInPlainText      Code = "KeyInPlainText"      // a key would be sent without TLS
+	ProviderNotFound    Code = "ProviderNotFound"    // no provider has that host
+	SecretNotFound      Code = "SecretNotFound"      // a Secret, or the key in it, is not there
+	SecretInvalid       Code = "SecretInvalid"       // a Secret is there, but what it holds cannot be used
+	RuleNeverMatches    Code = "RuleNeverMatches"    // earlier rules take everything
+	RouteConfigUnused   Code = "RouteConfigUnused"   // no rule has that name
+	InlineKey           Code = "InlineKey"           // a key is written into the object
+	UnexpandedVariable  Code = "UnexpandedVariable"  // ${VARIABLE} was not replaced
+	ReadableByOthers    Code = "ReadableByOthers"    // a file with keys that other users may read
+	WritableByOthers    Code = "WritableByOthers"    // a folder or file that other users may write
+	ConfigurationUnread Code = "ConfigurationUnread" // some or all configuration has not been read yet
+)
+
+// What can be wrong with a request, beside what is wrong with the configuration it needs.
+const (
+	NotForThisWorkload   Code = "NotForThisWorkload"   // the provider does not select the calling pod
+	InvalidConfiguration Code = "InvalidConfiguration" // the object that the request needs is refused
+	NoRuleMatches        Code = "NoRuleMatches"        // the route has no rule for the request
+	OperationNotFound    Code = "OperationNotFound"    // the path is not one of the inference operations
+	MethodNotAllowed     Code = "MethodNotAllowed"     // the operation has another method
+	MisdirectedRequest   Code = "MisdirectedRequest"   // the host is nobody's here
+	InvalidRequest       Code = "InvalidRequest"       // the request is not HTTP as it should be
+	InvalidJSON          Code = "InvalidJSON"          // the body is not a JSON object
+	DuplicateKey         Code = "DuplicateKey"         // the body has a key twice
+	UnsupportedEncoding  Code = "UnsupportedEncoding"  // the body is compressed
+	RequestTooLarge      Code = "RequestTooLarge"      // the body is over the limit
+	RequestTimeout       Code = "RequestTimeout"       // the request did not arrive in time
+	Overloaded           Code = "Overloaded"           // every connection to the provider is in use
+	ConnectFailure       Code = "ConnectFailure"       // the provider cannot be reached
+	UntrustedCertificate Code = "UntrustedCertificate" // the provider's certificate does not verify
+	UpstreamReset        Code = "UpstreamReset"        // the provider ended the connection too early
+	UpstreamInvalid      Code = "UpstreamInvalid"      // the provider's answer is not HTTP
+	FirstTokenTimeout    Code = "FirstTokenTimeout"    // the answer did not begin in time
+	IdleTimeout          Code = "IdleTimeout"          // the answer stalled
+	DeadlineExceeded     Code = "DeadlineExceeded"     // the whole took longer than the rule allows
+	ClientGone           Code = "ClientGone"           // the app left before the answer was complete
+	ShuttingDown         Code = "ShuttingDown"         // the sidecar is ending
+	InternalError        Code = "InternalError"        // a fault of the sidecar itself
+)

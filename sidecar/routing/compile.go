@@ -1,0 +1,200 @@
+package routing
+
+import (
+	"cmp"
+	"slices"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+// Compile makes of a configuration what the proxy of a workload runs, and says all that is wrong with
+// it, sorted by object. It never fails as a whole: an object with an Invalid problem is left out, and
+// its hosts are refused. With no workload it judges for any: every selector and label counts as met.
+// The input is not changed.
+func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
+	c := compiler{in: in, workload: forWorkload, secrets: map[secretID]*Secret{}}
+	for i := range in.Secrets {
+		s := &in.Secrets[i]
+		c.secrets[secretID{s.Namespace, s.Name}] = s
+	}
+	c.judge()
+	c.settleHosts()
+	c.judgeReferences()
+	t := c.build()
+	return t, c.problems()
+}
+
+type secretID struct{ namespace, name string }
+
+// object is what both kinds have in common.
+type object struct {
+	findings
+	age      int64 // creation time, seconds
+	host     string
+	selector *v1beta1.WorkloadSelector // nil for routes
+	provider *v1beta1.LLMProvider      // exactly one of these two is set
+	route    *v1beta1.LLMRoute
+}
+
+// runs tells whether nothing keeps the object from running.
+func (o *object) runs() bool { return o.firstInvalid() == nil }
+
+type compiler struct {
+	in        Objects
+	workload  *Workload
+	secrets   map[secretID]*Secret
+	providers []*object
+	routes    []*object
+	// byHost finds the providers that run, by namespace and canonical host.
+	byHost map[hostID][]*object
+}
+
+type hostID struct{ namespace, host string }
+
+func (o *object) hostID() hostID {
+	return hostID{o.object.Namespace, canonical(o.host, o.object.Namespace)}
+}
+
+// judge looks at every object by itself.
+func (c *compiler) judge() {
+	seen := map[Ref]bool{}
+	for i := range c.in.Unreadable {
+		seen[c.in.Unreadable[i].Object] = true
+	}
+	add := func(o *object) *object {
+		if seen[o.object] {
+			o.invalid(DuplicateObject, "metadata.name", "there is another %s: rename one of them, or remove it", o.object)
+		}
+		seen[o.object] = true
+		return o
+	}
+	for i := range c.in.Providers {
+		p := &c.in.Providers[i]
+		o := add(&object{
+			findings: findings{object: Ref{v1beta1.KindLLMProvider, p.Namespace, p.Name}},
+			age:      p.CreationTimestamp.Unix(), host: p.Spec.Host, selector: p.Spec.WorkloadSelector, provider: p,
+		})
+		judgeProvider(&o.findings, p)
+		c.providers = append(c.providers, o)
+	}
+	for i := range c.in.Routes {
+		r := &c.in.Routes[i]
+		o := add(&object{
+			findings: findings{object: Ref{v1beta1.KindLLMRoute, r.Namespace, r.Name}},
+			age:      r.CreationTimestamp.Unix(), host: r.Spec.Host, route: r,
+		})
+		judgeRoute(&o.findings, r)
+		c.routes = append(c.routes, o)
+	}
+}
+
+// settleHosts decides who has a host that several objects claim: the oldest, then the lesser name.
+func (c *compiler) settleHosts() {
+	for _, kind := range [][]*object{c.providers, c.routes} {
+		order := slices.Clone(kind)
+		slices.SortStableFunc(order, func(a, b *object) int {
+			return cmp.Or(cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
+		})
+		taken := map[hostID][]*object{}
+		for _, o := range order {
+			if !o.runs() {
+				continue
+			}
+			id := o.hostID()
+			rival := slices.IndexFunc(taken[id], func(r *object) bool { return !disjoint(o.selector, r.selector) })
+			if rival < 0 {
+				taken[id] = append(taken[id], o)
+				continue
+			}
+			first := taken[id][rival]
+			if o.route != nil {
+				o.invalid(HostConflict, "spec.host", "%q has a route already, %s, which is older or has the lesser name: add the rules there, or remove one of the two", o.host, first.object)
+			} else {
+				o.invalid(HostConflict, "spec.host", "%q has a provider already, %s, which is older or has the lesser name: change the host, or give the two workloadSelectors that no pod can match both of", o.host, first.object)
+			}
+		}
+		if c.byHost == nil {
+			c.byHost = taken
+		}
+	}
+}
+
+// judgeReferences looks at what objects say of each other and of Secrets.
+func (c *compiler) judgeReferences() {
+	rules := map[string]map[string]bool{} // namespace → names of rules
+	for _, o := range c.routes {
+		for i := range o.route.Spec.Rules {
+			if rules[o.object.Namespace] == nil {
+				rules[o.object.Namespace] = map[string]bool{}
+			}
+			rules[o.object.Namespace][o.route.Spec.Rules[i].Name] = true
+		}
+		if o.runs() {
+			c.judgeRouteReferences(o)
+		}
+	}
+	for _, o := range c.providers {
+		for name := range o.provider.Spec.Configs.RouteSpecificConfigs {
+			if !rules[o.object.Namespace][name] {
+				o.warn(RouteConfigUnused, "spec.configs.routeSpecificConfigs["+name+"]", "no LLMRoute has a rule named %q", name)
+			}
+		}
+		c.judgeSecrets(o)
+	}
+}
+
+func (c *compiler) judgeRouteReferences(o *object) {
+	for i := range o.route.Spec.Rules {
+		rule := &o.route.Spec.Rules[i]
+		for j := range rule.BackendRefs {
+			b := &rule.BackendRefs[j]
+			field := backendField(i, j)
+			providers := c.byHost[hostID{o.object.Namespace, canonical(b.ProviderHost, o.object.Namespace)}]
+			if len(providers) == 0 {
+				o.add(Unresolved, ProviderNotFound, field+".providerHost", "no LLMProvider with host %s is in use in namespace %s: its share of the calls fails until there is one", b.ProviderHost, o.object.Namespace)
+			}
+			for _, p := range providers {
+				if conf, _ := configFor(p.provider, rule.Name); b.HostRewrite != "" && hasKey(&conf) {
+					o.invalid(InvalidValue, field+".hostRewrite", "%s sends a key with these calls, which must reach no other host: remove hostRewrite", p.object)
+				}
+			}
+		}
+	}
+}
+
+// judgeSecrets reports the Secrets that a provider names and that are not as they should be.
+func (c *compiler) judgeSecrets(o *object) {
+	if c.in.Secrets == nil {
+		return
+	}
+	check := func(field string, conf *v1beta1.OpenAIConfig) {
+		if conf.APIKeyRef == nil {
+			return
+		}
+		if _, r := c.key(o.object.Namespace, conf); r != nil {
+			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s: calls that need it fail until it is there", r.Message)
+		}
+	}
+	configs := &o.provider.Spec.Configs
+	check("spec.configs.defaultConfig.openAIConfig", &configs.DefaultConfig.OpenAIConfig)
+	for name, conf := range configs.RouteSpecificConfigs {
+		check("spec.configs.routeSpecificConfigs["+name+"].openAIConfig", &conf.OpenAIConfig)
+	}
+	if _, _, r := c.clientCertificate(o); r != nil {
+		o.add(Unresolved, r.Code, "spec.tls.clientCertificateRef", "%s: calls fail until it is there", r.Message)
+	}
+}
+
+func (c *compiler) problems() []Problem {
+	var all []Problem
+	for _, u := range c.in.Unreadable {
+		all = append(all, u.Problems...)
+	}
+	for _, kind := range [][]*object{c.providers, c.routes} {
+		for _, o := range kind {
+			all = append(all, o.list...)
+		}
+	}
+	sortProblems(all)
+	return all
+}

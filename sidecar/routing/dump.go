@@ -1,0 +1,183 @@
+package routing
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// WriteTo writes the table as text, for people: what each owned host does. It shows no key.
+func (t *Table) WriteTo(w io.Writer) (int64, error) {
+	var b bytes.Buffer
+	t.write(&b)
+	n, err := w.Write(b.Bytes())
+	return int64(n), err
+}
+
+func (t *Table) write(b *bytes.Buffer) {
+	if t.incomplete {
+		fmt.Fprintln(b, "incomplete: calls to hosts that are not listed are refused")
+	}
+	names := map[*Host][]string{}
+	for name, h := range t.hosts {
+		names[h] = append(names[h], name)
+	}
+	hosts := slices.SortedFunc(maps.Keys(names), func(x, y *Host) int { return strings.Compare(x.Name, y.Name) })
+	for _, h := range hosts {
+		others := slices.DeleteFunc(names[h], func(n string) bool { return n == h.Name })
+		slices.Sort(others)
+		fmt.Fprintf(b, "host %s\n", strings.Join(append([]string{h.Name}, others...), " "))
+		h.write(b)
+	}
+	for _, s := range t.suffixes {
+		fmt.Fprintf(b, "host *%s\n", s.name)
+		s.host.write(b)
+	}
+}
+
+func (h *Host) write(b *bytes.Buffer) {
+	if h.Refusal != nil {
+		fmt.Fprintf(b, "  refused %s: %s\n", h.Refusal.Code, h.Refusal.Message)
+		return
+	}
+	if len(h.Rules) == 0 {
+		fmt.Fprintf(b, "  no rules: %s\n", NoRuleMatches)
+	}
+	for i, r := range h.Rules {
+		name := r.Name
+		if name == "" {
+			name = "-"
+		}
+		fmt.Fprintf(b, "  rule %d %s of %s\n", i+1, name, r.Owner)
+		for j := range r.matches {
+			fmt.Fprintf(b, "    %s %s\n", [...]string{"when", "or"}[min(j, 1)], r.matches[j].String())
+		}
+		if r.Timeouts != defaultTimeouts {
+			fmt.Fprintf(b, "    timeouts request=%s firstToken=%s idle=%s\n", limit(r.Timeouts.Request), limit(r.Timeouts.FirstToken), limit(r.Timeouts.Idle))
+		}
+		if r.Retries != defaultRetries {
+			fmt.Fprintf(b, "    retries %s\n", r.Retries)
+		}
+		for j := range r.Levels {
+			r.Levels[j].write(b, j)
+		}
+	}
+}
+
+func limit(d time.Duration) string {
+	if d == 0 {
+		return "none"
+	}
+	return d.String()
+}
+
+// String gives the number of attempts and the reasons for them.
+func (r Retries) String() string {
+	out := fmt.Sprintf("attempts=%d", r.Attempts)
+	for _, c := range []struct {
+		on   bool
+		name string
+	}{
+		{r.ConnectFailure, "connect-failure"}, {r.RateLimited, "rate-limited"}, {r.Reset, "reset"},
+		{r.GatewayError, "gateway-error"}, {r.ServerError, "5xx"}, {r.FirstToken, "first-token"},
+	} {
+		if c.on {
+			out += " " + c.name
+		}
+	}
+	return out
+}
+
+func (l *Level) write(b *bytes.Buffer, priority int) {
+	for i := range l.Backends {
+		back := &l.Backends[i]
+		fmt.Fprintf(b, "    %d: %d/%d ", priority, back.Weight, l.total)
+		if back.Refusal != nil {
+			fmt.Fprintf(b, "refused %s: %s\n", back.Refusal.Code, back.Refusal.Message)
+			continue
+		}
+		t := back.Target
+		e := t.Endpoint.Value()
+		scheme := "http"
+		if e.TLS {
+			scheme = "https"
+		}
+		fmt.Fprintf(b, "%s://%s:%d%s", scheme, e.Host, e.Port, t.Path)
+		for _, part := range []struct {
+			show bool
+			text string
+		}{
+			{e.TLS && e.ServerName != e.Host, " sni=" + e.ServerName},
+			{e.CABundle != "", " own-ca"},
+			{e.ClientCert != "", " client-certificate"},
+			{!strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
+			{t.Model != "", " model=" + t.Model},
+			{t.Stream, " stream"},
+			{t.KeyName != "", " key=" + strings.ReplaceAll(t.KeyName, " ", ":")},
+		} {
+			if part.show {
+				b.WriteString(part.text)
+			}
+		}
+		b.WriteByte('\n')
+	}
+}
+
+// String gives the match as a condition.
+func (m *match) String() string {
+	var parts []string
+	for _, h := range m.headers {
+		parts = append(parts, "header "+h.name+h.value.String())
+	}
+	for _, k := range slices.Sorted(maps.Keys(m.labels)) {
+		parts = append(parts, fmt.Sprintf("label %s=%q", k, m.labels[k]))
+	}
+	if m.model != nil {
+		parts = append(parts, "model"+m.model.String())
+	}
+	if len(parts) == 0 {
+		return "always"
+	}
+	return strings.Join(parts, " and ")
+}
+
+// String gives the comparison.
+func (m *stringMatch) String() string {
+	if m.kind == "" {
+		return " is present"
+	}
+	return fmt.Sprintf(" %s %q", m.kind, m.value)
+}
+
+// digest names the table: its text, and the keys and certificates that the text does not show.
+func (t *Table) digest() string {
+	var b bytes.Buffer
+	t.write(&b)
+	sum := sha256.New()
+	sum.Write(b.Bytes())
+	var hidden []string
+	for _, h := range t.hosts {
+		for _, r := range h.Rules {
+			for _, l := range r.Levels {
+				for _, back := range l.Backends {
+					if back.Target != nil {
+						e := back.Target.Endpoint.Value()
+						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.Key.Reveal(), e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
+					}
+				}
+			}
+		}
+	}
+	slices.Sort(hidden)
+	for _, s := range hidden {
+		part := sha256.Sum256([]byte(s))
+		sum.Write(part[:])
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:6])
+}

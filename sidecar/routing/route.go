@@ -1,0 +1,247 @@
+package routing
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/textproto"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+// hopByHop are headers that belong to one connection: matching them would judge the hop, not the call.
+var hopByHop = []string{
+	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+// judgeRoute finds what is wrong with a route by itself.
+func judgeRoute(f *findings, r *v1beta1.LLMRoute) {
+	judgeName(f, r.Name)
+	judgeHost(f, "spec.host", r.Spec.Host)
+	judgeGateways(f, "spec.gateways", r.Spec.Gateways)
+	if n := len(r.Spec.Rules); n > v1beta1.MaxRules {
+		f.invalid(InvalidValue, "spec.rules", "has %d entries: at most %d are allowed", n, v1beta1.MaxRules)
+	}
+	if len(r.Spec.Rules) == 0 {
+		f.warn(RuleNeverMatches, "spec.rules", "is empty: every call to %s is answered 404", r.Spec.Host)
+	}
+	for i := range r.Spec.Rules {
+		judgeRule(f, fmt.Sprintf("spec.rules[%d]", i), &r.Spec.Rules[i])
+	}
+	if f.firstInvalid() == nil {
+		judgeReach(f, r.Spec.Rules)
+	}
+}
+
+func judgeGateways(f *findings, field string, gateways []string) {
+	for i, g := range gateways {
+		if g != v1beta1.GatewayMesh {
+			f.invalid(NotSupported, fmt.Sprintf("%s[%d]", field, i), "gateway %q is not supported yet: use %s, or leave gateways out", g, v1beta1.GatewayMesh)
+		}
+	}
+	if len(gateways) > 32 {
+		f.invalid(InvalidValue, field, "has %d entries: at most 32 are allowed", len(gateways))
+	}
+}
+
+func judgeRule(f *findings, field string, r *v1beta1.LLMRule) {
+	if len(r.Name) > 253 {
+		f.invalid(InvalidValue, field+".name", "is longer than 253 characters")
+	}
+	if n := len(r.Matches); n > v1beta1.MaxMatches {
+		f.invalid(InvalidValue, field+".matches", "has %d entries: at most %d are allowed", n, v1beta1.MaxMatches)
+	}
+	for i := range r.Matches {
+		judgeMatch(f, fmt.Sprintf("%s.matches[%d]", field, i), &r.Matches[i])
+	}
+	judgeBackends(f, field+".backendRefs", r.BackendRefs)
+	if t := r.Timeouts; t != nil {
+		for name, d := range map[string]*metav1.Duration{"request": t.Request, "firstToken": t.FirstToken, "idle": t.Idle} {
+			if d != nil && d.Duration < 0 {
+				f.invalid(InvalidValue, field+".timeouts."+name, "%s is negative: use a duration such as 30s, or 0s for no limit", d.Duration)
+			}
+		}
+	}
+	if t := r.Retries; t != nil {
+		if t.Attempts != nil && (*t.Attempts < 0 || *t.Attempts > 10) {
+			f.invalid(InvalidValue, field+".retries.attempts", "%d is out of range: use 0 to 10", *t.Attempts)
+		}
+		if len(t.RetryOn) > v1beta1.MaxRetryOn {
+			f.invalid(InvalidValue, field+".retries.retryOn", "has %d entries: at most %d are allowed", len(t.RetryOn), v1beta1.MaxRetryOn)
+		}
+		for i, c := range t.RetryOn {
+			if !new(Retries).set(c) {
+				f.invalid(InvalidValue, fmt.Sprintf("%s.retries.retryOn[%d]", field, i), "%q is not a reason to try again: use connect-failure, rate-limited, reset, gateway-error, 5xx or first-token", c)
+			}
+		}
+	}
+}
+
+func judgeMatch(f *findings, field string, m *v1beta1.LLMRequestMatch) {
+	if n := len(m.Headers); n > v1beta1.MaxHeaderMatches {
+		f.invalid(InvalidValue, field+".headers", "has %d entries: at most %d are allowed", n, v1beta1.MaxHeaderMatches)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
+		at := field + ".headers[" + name + "]"
+		switch {
+		case !isToken(name):
+			f.invalid(InvalidValue, at, "%q is not the name of a header: use letters, digits and hyphens", name)
+		case slices.Contains(hopByHop, textproto.CanonicalMIMEHeaderKey(name)):
+			f.invalid(InvalidValue, at, "%s belongs to the connection, not to the call: match another header", name)
+		}
+		judgeString(f, at, m.Headers[name])
+	}
+	if m.Model != nil {
+		judgeString(f, field+".model", *m.Model)
+	}
+	judgeLabels(f, field+".sourceLabels", m.SourceLabels)
+	judgeGateways(f, field+".gateways", m.Gateways)
+}
+
+// isToken tells whether s is a token of RFC 9110, section 5.6.2.
+func isToken(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool {
+		return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	})
+}
+
+func judgeString(f *findings, field string, m v1beta1.StringMatch) {
+	given := 0
+	for name, s := range map[string]*string{"exact": m.Exact, "prefix": m.Prefix, "regex": m.Regex} {
+		if s == nil {
+			continue
+		}
+		given++
+		if len(*s) > 1024 {
+			f.invalid(InvalidValue, field+"."+name, "is longer than 1024 characters")
+		}
+	}
+	if given > 1 {
+		f.invalid(InvalidValue, field, "gives more than one of exact, prefix and regex: keep one")
+	}
+	if m.Regex == nil {
+		return
+	}
+	_, err := syntax.Parse(*m.Regex, syntax.Perl)
+	var bad *syntax.Error
+	if errors.As(err, &bad) {
+		at := strings.Index(*m.Regex, bad.Expr) + 1
+		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression: %s at character %d: %q", *m.Regex, bad.Code, at, bad.Expr)
+	} else if _, err := regexp.Compile("^(?:" + *m.Regex + ")$"); err != nil {
+		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression: %s", *m.Regex, err)
+	}
+}
+
+func judgeBackends(f *findings, field string, refs []v1beta1.LLMBackendRef) {
+	if len(refs) == 0 {
+		f.invalid(InvalidValue, field, "is required: name at least one providerHost")
+	}
+	if n := len(refs); n > v1beta1.MaxBackends {
+		f.invalid(InvalidValue, field, "has %d entries: at most %d are allowed", n, v1beta1.MaxBackends)
+	}
+	with := 0
+	total := map[int32]int64{}
+	for i := range refs {
+		b, at := &refs[i], fmt.Sprintf("%s[%d]", field, i)
+		judgeBackend(f, at, b)
+		if b.Weight == nil {
+			total[b.Priority]++
+			continue
+		}
+		with++
+		total[b.Priority] += max(0, int64(*b.Weight))
+		if *b.Weight < 0 {
+			f.invalid(InvalidValue, at+".weight", "%d is negative: use 0 for no traffic", *b.Weight)
+			total[b.Priority]++ // one fault, one message
+		} else if *b.Weight > 1000000 {
+			f.invalid(InvalidValue, at+".weight", "%d is over 1000000: use smaller numbers in the same proportion", *b.Weight)
+		}
+	}
+	if with != 0 && with != len(refs) {
+		f.invalid(InvalidValue, field, "%d of %d entries have a weight: give every one a weight, or none", with, len(refs))
+	}
+	for _, p := range slices.Sorted(maps.Keys(total)) {
+		if total[p] == 0 {
+			f.invalid(InvalidValue, field, "every weight of priority %d is 0, so nothing could answer: give one of them more", p)
+		}
+	}
+}
+
+func judgeBackend(f *findings, at string, b *v1beta1.LLMBackendRef) {
+	switch {
+	case b.BackendRef != nil && b.ProviderHost != "":
+		f.invalid(InvalidValue, at, "has both providerHost and backendRef: keep one")
+	case b.BackendRef != nil:
+		f.invalid(NotSupported, at+".backendRef", "is not supported yet: use providerHost, the host of an LLMProvider")
+	case b.ProviderHost == "":
+		f.invalid(InvalidValue, at, "has neither providerHost nor backendRef: name the host of an LLMProvider in providerHost")
+	default:
+		judgeHost(f, at+".providerHost", b.ProviderHost)
+	}
+	if b.HostRewrite != "" {
+		judgeHost(f, at+".hostRewrite", b.HostRewrite)
+	}
+	if b.Priority < 0 || b.Priority > 100 {
+		f.invalid(InvalidValue, at+".priority", "%d is out of range: use 0 to 100", b.Priority)
+	}
+	if b.BackendRef != nil {
+		judgePort(f, at+".backendRef.port", b.BackendRef.Port)
+	}
+}
+
+// set turns one reason on; false means that there is no such reason.
+func (r *Retries) set(c v1beta1.RetryCondition) bool {
+	on, ok := map[v1beta1.RetryCondition]*bool{
+		v1beta1.RetryConnectFailure: &r.ConnectFailure,
+		v1beta1.RetryRateLimited:    &r.RateLimited,
+		v1beta1.RetryReset:          &r.Reset,
+		v1beta1.RetryGatewayError:   &r.GatewayError,
+		v1beta1.Retry5xx:            &r.ServerError,
+		v1beta1.RetryFirstToken:     &r.FirstToken,
+	}[c]
+	if ok {
+		*on = true
+	}
+	return ok
+}
+
+func timeoutsOf(t *v1beta1.Timeouts) Timeouts {
+	out := defaultTimeouts
+	if t == nil {
+		return out
+	}
+	for _, f := range []struct {
+		from *metav1.Duration
+		to   *time.Duration
+	}{{t.Request, &out.Request}, {t.FirstToken, &out.FirstToken}, {t.Idle, &out.Idle}} {
+		if f.from != nil {
+			*f.to = f.from.Duration
+		}
+	}
+	return out
+}
+
+func retriesOf(r *v1beta1.Retries) Retries {
+	if r == nil {
+		return defaultRetries
+	}
+	out := Retries{Attempts: DefaultAttempts}
+	if r.Attempts != nil {
+		out.Attempts = int(*r.Attempts)
+	}
+	if r.RetryOn == nil {
+		out.ConnectFailure, out.RateLimited = true, true
+	}
+	for _, c := range r.RetryOn {
+		out.set(c)
+	}
+	return out
+}

@@ -1,0 +1,292 @@
+package routing
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+	"time"
+	"unique"
+)
+
+// Workload is the pod that the sidecar serves.
+type Workload struct {
+	Namespace string
+	Labels    map[string]string
+}
+
+// Table is a compiled configuration. It does not change once it is made.
+type Table struct {
+	hosts      map[string]*Host
+	suffixes   []suffix // names below a wildcard that should not have been written
+	incomplete bool
+	generation string
+}
+
+type suffix struct {
+	name string // begins with "."
+	host *Host
+}
+
+// Host is an owned host: what is called under one of its names is served or refused, never passed on.
+type Host struct {
+	Name    string
+	Rules   []*Rule
+	Refusal *Refusal // set where there is nothing to serve
+	paths   map[string]*Operation
+}
+
+// Refusal says why something cannot be served.
+type Refusal struct {
+	Code    Code
+	Message string
+}
+
+// Rule is one rule of a route, or the implicit one of a provider without a route.
+type Rule struct {
+	Name    string // may be empty
+	Owner   Ref    // the route, or the provider without one
+	matches []match
+	// Levels are the backends by priority, first to last. There is at least one level.
+	Levels   []Level
+	Timeouts Timeouts
+	Retries  Retries
+}
+
+// Level is the backends of one priority. At least one of them has weight.
+type Level struct {
+	Backends []Backend
+	total    uint64
+}
+
+// Backend is a share of a level's traffic: of its Target, or of the reason why there is none.
+type Backend struct {
+	Weight  uint32
+	Target  *Target
+	Refusal *Refusal
+}
+
+// Target is a provider as one rule uses it: where a request goes and what is filled in.
+type Target struct {
+	Provider  Ref
+	Endpoint  unique.Handle[Endpoint]
+	Authority string // the Host header
+	Path      string // of chat completions
+	base      string
+	hasBase   bool
+	Model     string // empty: the app's own
+	Stream    bool   // streamed unless the app says otherwise
+	Key       Key
+	KeyName   string // where the key comes from: "inline" or "secret NAME/KEY"
+	JSONModel []byte // Model as a JSON string; nil without one
+}
+
+// PathFor gives the upstream path of an operation; model is what Host.Operation gave. The second
+// result is false where the provider's path does not tell where its other operations are.
+func (t *Target) PathFor(o *Operation, model string) (string, bool) {
+	switch {
+	case o.IsChat():
+		return t.Path, true
+	case !t.hasBase:
+		return "", false
+	case model == "":
+		return t.base + o.Suffix, true
+	}
+	return t.base + o.Suffix + model, true
+}
+
+// Endpoint is where and how to connect. Equal endpoints share their connections.
+type Endpoint struct {
+	Host       string
+	Port       uint16
+	TLS        bool
+	ServerName string
+	CABundle   string // PEM; empty: the default trust
+	ClientCert string // PEM; with ClientKey, for mutual TLS
+	ClientKey  Key
+}
+
+// Timeouts are the time limits of a rule; 0 means none.
+type Timeouts struct {
+	Request, FirstToken, Idle time.Duration
+}
+
+// The time limits where a rule has none of its own.
+const (
+	DefaultFirstToken = 10 * time.Minute
+	DefaultIdle       = 5 * time.Minute
+)
+
+// Retries is what a rule tries again.
+type Retries struct {
+	Attempts                                                                  int
+	ConnectFailure, RateLimited, Reset, GatewayError, ServerError, FirstToken bool
+}
+
+// DefaultAttempts is how many attempts may follow the first where a rule does not say.
+const DefaultAttempts = 2
+
+var defaultTimeouts = Timeouts{FirstToken: DefaultFirstToken, Idle: DefaultIdle}
+
+var defaultRetries = Retries{Attempts: DefaultAttempts, ConnectFailure: true, RateLimited: true}
+
+type match struct {
+	headers []headerMatch
+	labels  map[string]string // only where the workload is not known
+	model   *stringMatch
+}
+
+type headerMatch struct {
+	name  string // canonical form, such as User-Type
+	value stringMatch
+}
+
+// stringMatch is compared by kind; "" is presence.
+type stringMatch struct {
+	kind  string // "", "exact", "prefix", "regex"
+	value string
+	regex *regexp.Regexp
+}
+
+func (m *stringMatch) matches(v []byte) bool {
+	switch m.kind {
+	case "exact":
+		return string(v) == m.value
+	case "prefix":
+		return len(v) >= len(m.value) && string(v[:len(m.value)]) == m.value
+	case "regex":
+		return m.regex.Match(v)
+	}
+	return true
+}
+
+// Headers gives a request header: its values joined by ",", and whether it is there at all. name is in
+// canonical form.
+type Headers interface {
+	Header(name string) (value []byte, present bool)
+}
+
+// Host finds the owned host that an authority (the value of a Host header, or that of a URL) means. nil
+// means that the host is foreign.
+func (t *Table) Host(authority []byte) *Host {
+	var buf [256]byte
+	name := hostName(buf[:0], authority)
+	if h := t.hosts[string(name)]; h != nil {
+		return h
+	}
+	for _, s := range t.suffixes {
+		if bytes.HasSuffix(name, []byte(s.name)) {
+			return s.host
+		}
+	}
+	return nil
+}
+
+// hostName appends the name in an authority to dst: without port and final dots, in lower case.
+func hostName(dst, authority []byte) []byte {
+	if i := bytes.LastIndexByte(authority, ':'); i >= 0 && bytes.IndexByte(authority[i:], ']') < 0 {
+		authority = authority[:i]
+	}
+	authority = bytes.TrimRight(authority, ".")
+	for _, c := range authority {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// Incomplete says that some configuration has never been read: which hosts are owned is not known, so
+// nothing may be passed on.
+func (t *Table) Incomplete() bool { return t.incomplete }
+
+// Generation names what the table says: equal tables have equal generations.
+func (t *Table) Generation() string { return t.generation }
+
+// Endpoints gives every endpoint that a request may go to.
+func (t *Table) Endpoints() map[unique.Handle[Endpoint]]struct{} {
+	all := map[unique.Handle[Endpoint]]struct{}{}
+	for _, h := range t.hosts {
+		for _, r := range h.Rules {
+			for _, l := range r.Levels {
+				for _, b := range l.Backends {
+					if b.Target != nil {
+						all[b.Target.Endpoint] = struct{}{}
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// UsesModel tells whether Match needs the model that the app asked for.
+func (h *Host) UsesModel() bool {
+	for _, r := range h.Rules {
+		for _, m := range r.matches {
+			if m.model != nil {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Match finds the first rule that matches; nil if there is none.
+func (h *Host) Match(headers Headers, model []byte) *Rule {
+	for _, r := range h.Rules {
+		if len(r.matches) == 0 {
+			return r
+		}
+		for i := range r.matches {
+			if r.matches[i].holds(headers, model) {
+				return r
+			}
+		}
+	}
+	return nil
+}
+
+func (m *match) holds(headers Headers, model []byte) bool {
+	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
+		return false
+	}
+	for i := range m.headers {
+		h := &m.headers[i]
+		if value, present := headers.Header(h.name); !present || !h.value.matches(value) {
+			return false
+		}
+	}
+	return true
+}
+
+// Pick draws a backend of the level by weight, leaving out those whose bit is set in tried. draw is a
+// random number. The index is -1 when nothing is left.
+func (l *Level) Pick(draw, tried uint64) int {
+	total := l.total
+	for i := range l.Backends {
+		if tried&(1<<i) != 0 {
+			total -= uint64(l.Backends[i].Weight)
+		}
+	}
+	if total == 0 {
+		return -1
+	}
+	draw %= total
+	for i := range l.Backends {
+		if tried&(1<<i) != 0 {
+			continue
+		}
+		w := uint64(l.Backends[i].Weight)
+		if draw < w {
+			return i
+		}
+		draw -= w
+	}
+	return -1
+}
+
+// newSuffix makes an entry for all names below a wildcard.
+func newSuffix(name string, h *Host) suffix {
+	return suffix{"." + strings.TrimPrefix(name, "."), h}
+}
