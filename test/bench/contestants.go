@@ -79,33 +79,31 @@ func begin(ctx context.Context, c contestant, binary, version string, core int, 
 	}
 	r := &running{process, at, c.caller, version}
 	if err := r.awaitAnswer(ctx); err != nil {
+		err = process.explain(err)
 		process.stop()
-		return nil, process.explain(err)
+		return nil, err
 	}
 	return r, nil
 }
 
 func (r *running) awaitAnswer(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
+	limit := time.After(15 * time.Second)
 	attempts := time.NewTicker(20 * time.Millisecond)
 	defer attempts.Stop()
 	for {
-		conn, err := net.Dial("tcp4", r.listenAddress())
+		l := r.load()
+		err := l.requests(ctx, prompts()["small"], 1, 1)
+		l.close()
 		if err == nil {
-			conn.Close()
-			l := r.load()
-			err = l.requests(ctx, prompts()["small"], 1, 1)
-			l.close()
-			if err == nil {
-				return nil
-			}
+			return nil
 		}
 		select {
 		case <-r.exited:
 			return err
 		case <-ctx.Done():
-			return fmt.Errorf("no right answer after its start: %w", err)
+			return ctx.Err()
+		case <-limit:
+			return fmt.Errorf("no right answer within 15 s of its start: %w", err)
 		case <-attempts.C:
 		}
 	}

@@ -179,8 +179,9 @@ func beginUpstream(core int, files certificates) (*process, int, error) {
 			return p, port, nil
 		}
 	}
+	err = p.explain(err)
 	p.stop()
-	return nil, 0, p.explain(err)
+	return nil, 0, err
 }
 
 // beginAll starts the contestants that are wanted and here. Those it returns are to be stopped, also after an error.
