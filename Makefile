@@ -64,4 +64,4 @@ drift:
 node: $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,$(wildcard test/*/node/package-lock.json))
 
 %/node_modules/.package-lock.json: %/package-lock.json
-	@echo '== npm ci, in $*'; cd $*; time npm ci --no-audit --no-fund --loglevel=error; touch node_modules/.package-lock.json
+	@echo '== npm ci, in $*'; cd $*; time npm ci --no-audit --no-fund --loglevel=error >/dev/null; touch node_modules/.package-lock.json
