@@ -19,6 +19,15 @@ const (
 	created = 1_700_000_000
 )
 
+// answer is what to say, before any fault: a whole body, or the events of a stream, each with its empty line.
+type answer struct {
+	status      int
+	contentType string
+	header      []string // further lines "Name: value"
+	body        []byte
+	events      [][]byte
+}
+
 // question is what an answer is made of.
 type question struct {
 	*Request

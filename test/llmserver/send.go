@@ -3,22 +3,11 @@ package llmserver
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 )
-
-// answer is what to say, before any fault: a whole body, or the events of a stream, each with its empty line.
-type answer struct {
-	status      int
-	contentType string
-	header      []string // further lines "Name: value"
-	body        []byte
-	events      [][]byte
-}
 
 // outcome is how an answer ended.
 type outcome struct {
@@ -34,77 +23,6 @@ type plan struct {
 	delay time.Duration // between events
 	close bool          // say Connection: close
 	head  bool          // the answer to HEAD: no body
-}
-
-// answer decides on the answer to one request and gives it.
-func (c *connection) answer(request *Request, w *watcher, close bool) outcome {
-	fault, err := c.faultFor(request)
-	if err != nil {
-		return c.send(plan{answer: failure(http.StatusBadRequest, err.Error(), "bad_fault"), close: close}, w)
-	}
-	if !w.pause(fault.Delay) {
-		return outcome{aborted: true}
-	}
-	switch {
-	case fault.Reset:
-		if tcp, ok := c.tcp.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // unsent and unread data is thrown away and the client gets a RST
-		}
-		c.tcp.Close()
-		return outcome{}
-	case fault.Close:
-		return outcome{}
-	case fault.Garbage:
-		_, _ = c.wire.Write([]byte("\x16\x03 I am not HTTP.\r\n\r\n"))
-		return outcome{}
-	}
-	delay := c.server.options.ChunkDelay
-	if fault.ChunkDelay > 0 {
-		delay = fault.ChunkDelay
-	}
-	return c.send(plan{
-		answer: fault.applied(c.server.decide(request, fault.Chunks)),
-		fault:  fault, delay: delay, close: close, head: request.Method == http.MethodHead,
-	}, w)
-}
-
-func (c *connection) faultFor(request *Request) (Fault, error) {
-	if text := request.Header.Get(FaultHeader); text != "" {
-		return ParseFault(text)
-	}
-	return c.server.scripts.next(request.Host), nil
-}
-
-// applied changes what is said.
-func (f Fault) applied(a answer) answer {
-	if f.Redirect != "" {
-		a = failure(http.StatusTemporaryRedirect, "Moved to "+f.Redirect, "moved")
-		a.header = []string{"Location: " + f.Redirect}
-	}
-	if f.Status != 0 {
-		a = statusFailure(f.Status)
-	}
-	if f.Body != "" {
-		a.contentType, a.body, a.events = "application/json", []byte(f.Body), nil
-	}
-	if f.Huge > 0 {
-		a.contentType, a.body, a.events = "application/json", nil, huge(f.Huge)
-	}
-	if f.RetryAfter != "" {
-		a.header = append(slices.Clip(a.header), "Retry-After: "+f.RetryAfter)
-	}
-	return a
-}
-
-// huge is a JSON body of exactly n bytes, in pieces that share their memory.
-func huge(n int64) [][]byte {
-	const start, end = `{"padding":"`, `"}`
-	filler := []byte(strings.Repeat("x", 32<<10))
-	pieces := [][]byte{[]byte(start)}
-	for left := n - int64(len(start)+len(end)); left > 0; left -= int64(len(filler)) {
-		pieces = append(pieces, filler[:min(left, int64(len(filler)))])
-	}
-	return append(pieces, []byte(end))
 }
 
 var (
