@@ -226,11 +226,7 @@ func statusFailure(status int) answer {
 }
 
 func jsonAnswer(v any) answer {
-	body, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // our own types
-	}
-	return answer{status: http.StatusOK, contentType: "application/json", body: body}
+	return answer{status: http.StatusOK, contentType: "application/json", body: encode(v)}
 }
 
 // cache remembers answers in quiet mode, because the provider should not cost more than the proxy that is measured.

@@ -207,7 +207,7 @@ func TestTheOtherOperationsAnswer(t *testing.T) {
 			t.Errorf("%s: %v is %v, want %v", path, where, got, want)
 		}
 	}
-	f("/v1/completions", `{"model":"m","prompt":"hi"}`, "I am m at dashscope.aliyuncs.com. You said: hi", "choices", 0, "text")
+	f("/v1/completions", `{"model":"m","prompt":"hi <b>"}`, "I am m at dashscope.aliyuncs.com. You said: hi <b>", "choices", 0, "text")
 	f("/v1/responses", `{"model":"m","input":"hi"}`, "I am m at dashscope.aliyuncs.com. You said: hi", "output", 0, "content", 0, "text")
 	f("/v1/responses", `{"model":"m","input":[{"role":"user","content":[{"type":"input_text","text":"hi all"}]}]}`, 2.0, "usage", "input_tokens")
 	f("/v1/embeddings", `{"model":"m","input":["a b","c"]}`, 3.0, "usage", "total_tokens")

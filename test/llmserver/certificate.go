@@ -66,34 +66,78 @@ func (a *authority) leaf(host string) (*tls.Certificate, error) {
 	if leaf, ok := a.leaves[host]; ok {
 		return leaf, nil
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
 	template := certificateTemplate(host)
-	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	if ip := net.ParseIP(host); ip != nil {
 		template.IPAddresses = []net.IP{ip}
 	} else {
 		template.DNSNames = []string{host}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	leaf, err := a.sign(template)
 	if err != nil {
 		return nil, err
 	}
-	leaf := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 	a.leaves[host] = leaf
 	return leaf, nil
 }
 
-// certificate chooses by SNI. Who calls an IP address sends none; then it is the address that counts.
-func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	host := hello.ServerName
-	if host == "" {
-		host, _, _ = net.SplitHostPort(hello.Conn.LocalAddr().String())
+func (a *authority) sign(template *x509.Certificate) (*tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
-	host = hostname(host)
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// IssueClient makes a client certificate that Options.MutualHosts accept, and its key, both in PEM as in a Secret of
+// type kubernetes.io/tls. Request.Client shows the name.
+func (s *Server) IssueClient(name string) (certificate, key []byte, err error) {
+	template := certificateTemplate(name)
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	leaf, err := s.authority.sign(template)
+	if err != nil {
+		return nil, nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Certificate[0]})
+	return certificate, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func (s *Server) tlsConfig() *tls.Config {
+	anyone := &tls.Config{NextProtos: []string{"http/1.1"}, GetCertificate: s.certificate}
+	known := anyone.Clone()
+	known.ClientAuth, known.ClientCAs = tls.RequireAndVerifyClientCert, s.authority.pool()
+	mutual := map[string]bool{}
+	for _, h := range s.options.MutualHosts {
+		mutual[hostname(h)] = true
+	}
+	anyone.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if mutual[called(hello)] {
+			return known, nil
+		}
+		return nil, nil
+	}
+	return anyone
+}
+
+// called is the host that a client means: its SNI. Who calls an IP address sends none; then it is the address.
+func called(hello *tls.ClientHelloInfo) string {
+	if hello.ServerName != "" {
+		return hostname(hello.ServerName)
+	}
+	return hostname(hello.Conn.LocalAddr().String())
+}
+
+func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	host := called(hello)
 	if !s.hosts[host] {
 		return nil, nil // without any certificate crypto/tls sends the alert unrecognized_name
 	}

@@ -1,10 +1,10 @@
 package llmserver
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 )
 
 type message struct {
@@ -174,11 +174,7 @@ func newChat(q *question, model, prefix, object, prompt string) *chatAnswer {
 
 func (a *chatAnswer) usageJSON() json.RawMessage {
 	a.usage.Total = a.usage.Prompt + a.usage.Completion
-	raw, err := json.Marshal(a.usage)
-	if err != nil {
-		panic(err) // our own type
-	}
-	return raw
+	return encode(a.usage)
 }
 
 func (a *chatAnswer) whole(c choice, reason string) answer {
@@ -230,16 +226,9 @@ var noCache = []string{"Cache-Control: no-cache"}
 
 // event is one server-sent event; without a name it has a data line only.
 func event(name string, v any) []byte {
-	var b bytes.Buffer
+	prefix := "data: "
 	if name != "" {
-		b.WriteString("event: " + name + "\n")
+		prefix = "event: " + name + "\ndata: "
 	}
-	b.WriteString("data: ")
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil { // ends with one line feed
-		panic(err) // our own types
-	}
-	b.WriteByte('\n')
-	return b.Bytes()
+	return slices.Concat([]byte(prefix), encode(v), []byte("\n\n"))
 }

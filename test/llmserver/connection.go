@@ -27,6 +27,7 @@ type connection struct {
 	tcp    net.Conn
 	wire   net.Conn // what HTTP is spoken over: tcp, or TLS over it
 	sni    string
+	client string // the name in its certificate
 	tls    bool
 	reader *bufio.Reader
 
@@ -52,7 +53,11 @@ func (c *connection) handshake(config *tls.Config) error {
 	if err := wire.HandshakeContext(ctx); err != nil {
 		return err
 	}
-	c.wire, c.tls, c.sni = wire, true, wire.ConnectionState().ServerName
+	state := wire.ConnectionState()
+	c.wire, c.tls, c.sni = wire, true, state.ServerName
+	if len(state.PeerCertificates) > 0 {
+		c.client = state.PeerCertificates[0].Subject.CommonName
+	}
 	c.reader.Reset(wire)
 	return nil
 }
@@ -104,7 +109,7 @@ func (c *connection) receive() (request *Request, close bool, err error) {
 		return nil, false, &badRequest{err}
 	}
 	request = &Request{
-		SNI: c.sni, TLS: c.tls, Connection: c.number, RemoteAddr: c.tcp.RemoteAddr().String(),
+		SNI: c.sni, Client: c.client, TLS: c.tls, Connection: c.number, RemoteAddr: c.tcp.RemoteAddr().String(),
 		Time: time.Now(), Host: parsed.Host, Method: parsed.Method, Proto: parsed.Proto, Header: parsed.Header,
 	}
 	request.Path, request.RawQuery, _ = strings.Cut(parsed.RequestURI, "?")

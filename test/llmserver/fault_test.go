@@ -3,9 +3,11 @@ package llmserver_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -123,6 +125,31 @@ func TestAStreamCanBeChangedByAFault(t *testing.T) {
 	f("first-token=1ms headers=early", string(good))
 }
 
+func TestASplitEventComesInTwoChunks(t *testing.T) {
+	s := start(t, func(o *llmserver.Options) { o.PlainAddr = "127.0.0.1:0" })
+	f := func(fault string, wantWhole bool) {
+		t.Helper()
+		conn, err := net.Dial("tcp", s.PlainAddr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		body := streaming("")
+		fmt.Fprintf(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s",
+			qwen, llmserver.FaultHeader, fault, len(body), body)
+		raw, err := io.ReadAll(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		whole := regexp.MustCompile(`\r\ndata: .*\n\n\r\n`).Match(raw) // a chunk from the start of an event to its end
+		if whole != wantWhole || !bytes.HasSuffix(raw, []byte("\n\n\r\n0\r\n\r\n")) {
+			t.Errorf("%q: an event in one chunk: %v\n%s", fault, whole, raw)
+		}
+	}
+	f("", true)
+	f("split", false)
+}
+
 func TestAnAnswerCanBeCutShort(t *testing.T) {
 	s := start(t)
 	f := func(body, fault string, want func(got string) bool) {
@@ -164,6 +191,9 @@ func TestAConnectionCanFailBeforeAnyByte(t *testing.T) {
 		defer conn.Close()
 		io.WriteString(conn, "GET /v1/models HTTP/1.1\r\nHost: "+qwen+"\r\n"+llmserver.FaultHeader+": "+fault+"\r\n\r\n")
 		got, err := io.ReadAll(conn)
+		if strings.Contains(string(got), "Connection:") {
+			t.Errorf("%s: the answer speaks of the connection: %s", fault, got)
+		}
 		if !errors.Is(err, wantErr) || !strings.Contains(string(got), wantRead) || wantRead == "" && len(got) > 0 {
 			t.Errorf("%s: read %q and %v, want %q and %v", fault, got, err, wantRead, wantErr)
 		}

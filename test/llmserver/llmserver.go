@@ -12,9 +12,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -29,6 +31,9 @@ type Options struct {
 	Hosts []string
 	// Keys holds the API key that a host demands as a bearer token. A host without one takes any request.
 	Keys map[string]string
+
+	// MutualHosts are those of Hosts that demand a client certificate, of which IssueClient makes the only good ones.
+	MutualHosts []string
 
 	ChunkDelay time.Duration // between two events of a stream; default none
 
@@ -67,9 +72,9 @@ func Start(options Options) (*Server, error) {
 	for _, h := range options.Hosts {
 		s.hosts[hostname(h)] = true
 	}
-	for h := range options.Keys {
+	for _, h := range slices.AppendSeq(slices.Clone(options.MutualHosts), maps.Keys(options.Keys)) {
 		if !s.hosts[hostname(h)] {
-			return nil, fmt.Errorf("llmserver: a key is demanded for %s, which is none of the hosts %q", h, options.Hosts)
+			return nil, fmt.Errorf("llmserver: %s demands a key or a certificate, and is none of the hosts %q", h, options.Hosts)
 		}
 	}
 	s.record.init()
@@ -77,7 +82,7 @@ func Start(options Options) (*Server, error) {
 	if s.authority, err = newAuthority(); err != nil {
 		return nil, fmt.Errorf("llmserver: make a certificate authority: %w", err)
 	}
-	s.tls = &tls.Config{NextProtos: []string{"http/1.1"}, GetCertificate: s.certificate}
+	s.tls = s.tlsConfig()
 	if s.encrypted, err = net.Listen("tcp", options.Addr); err != nil {
 		return nil, fmt.Errorf("llmserver: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 type Request struct {
 	Time       time.Time // when its body was complete, or its client gone
 	SNI        string    // the server name of the TLS handshake, empty without TLS
+	Client     string    // the name in the client's certificate, empty without one
 	TLS        bool
 	Connection int // which connection it came on, counted from 1: equal numbers mean that one was reused
 	RemoteAddr string
@@ -52,8 +53,8 @@ func (s *Server) Requests() []Request {
 	return s.record.copies()
 }
 
-// Reset forgets the requests and sets Received and Aborted to zero; scripted faults stay. A request whose answer is still being given is
-// forgotten as well.
+// Reset forgets the requests, also those whose answer is still being given, and sets Received and Aborted to zero.
+// Scripted faults stay.
 func (s *Server) Reset() {
 	s.record.mu.Lock()
 	defer s.record.mu.Unlock()

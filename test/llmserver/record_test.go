@@ -2,7 +2,9 @@ package llmserver_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -30,6 +32,43 @@ func TestANameThatIsNotServedIsRefused(t *testing.T) {
 	a.Body.Close()
 	if a.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("a Host header with another name: %d, want 421", a.StatusCode)
+	}
+}
+
+func TestAMutualHostDemandsACertificateOfItsOwnMaking(t *testing.T) {
+	s := start(t, func(o *llmserver.Options) { o.MutualHosts = []string{moonshot} })
+	other := start(t)
+	f := func(host string, by *llmserver.Server, wantErr string) {
+		t.Helper()
+		client := s.Client()
+		if by != nil {
+			certificate, key, err := by.IssueClient("sidecar of " + host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pair, err := tls.X509KeyPair(certificate, key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Whatever the server says it accepts, this is what it gets.
+			client.Transport.(*http.Transport).TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				return &pair, nil
+			}
+		}
+		a, err := client.Get("https://" + host + "/v1/models")
+		if err == nil {
+			a.Body.Close()
+		}
+		if got := fmt.Sprint(err); wantErr == "" && err != nil || !strings.Contains(got, wantErr) {
+			t.Errorf("%s: %v, want %q", host, err, wantErr)
+		}
+	}
+	f(qwen, nil, "")
+	f(moonshot, nil, "certificate required")
+	f(moonshot, other, "certificate")
+	f(moonshot, s, "")
+	if all := s.Requests(); len(all) != 2 || all[0].Client != "" || all[1].Client != "sidecar of "+moonshot {
+		t.Errorf("received %+v", all)
 	}
 }
 

@@ -1,6 +1,7 @@
 package llmserver
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -68,10 +69,15 @@ func words(s string) []string {
 // countWords counts tokens: for this provider, a token is a word.
 func countWords(s string) int { return len(strings.Fields(s)) }
 
-func quote(s string) json.RawMessage {
-	raw, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // a string
+// quote is a text in JSON, in which <, > and & stay as they are, for people who look at it.
+func quote(s string) json.RawMessage { return encode(s) }
+
+func encode(v any) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		panic(err) // our own types
 	}
-	return raw
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
