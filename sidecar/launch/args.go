@@ -1,0 +1,84 @@
+package launch
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// The commands of the sidecar.
+const (
+	Proxy   = "proxy"
+	Check   = "check"
+	Version = "version"
+	Help    = "help"
+)
+
+// Where the sidecar listens if it is not told.
+const (
+	DefaultListen  = "127.0.0.1:14001"
+	DefaultListen6 = "[::1]:14001"
+	DefaultAdmin   = "127.0.0.1:14020"
+	DefaultHealth  = ":14021"
+)
+
+// Args is a command line. Parse fills in the defaults of Admin and Health.
+type Args struct {
+	// Command is one of Proxy, Check, Version, Help.
+	Command string
+	// Config is a file or folder of YAML.
+	Config string
+	// Listen is where apps reach the proxy: IP and port, loopback only. Empty: see Listeners.
+	Listen []string
+	// Admin is where the running configuration is shown: IP and port, loopback only.
+	Admin string
+	// Health is where probes are answered: IP and port, or only ":port".
+	Health string
+	// TrustedCA is a PEM file of authorities that are trusted beside those of the system; may be empty.
+	TrustedCA string
+	// Labels are those of the workload that is served.
+	Labels map[string]string
+}
+
+// Listener is an address to listen on.
+type Listener struct {
+	Address string
+	// Optional: to be left out where the machine does not have the address.
+	Optional bool
+}
+
+// Listeners gives what to listen on for apps: Listen, or the defaults, of which the IPv6 one is
+// optional.
+func (a Args) Listeners() []Listener {
+	if len(a.Listen) == 0 {
+		return []Listener{{Address: DefaultListen}, {Address: DefaultListen6, Optional: true}}
+	}
+	var all []Listener
+	for _, address := range a.Listen {
+		all = append(all, Listener{Address: address})
+	}
+	return all
+}
+
+// Strings is the inverse of Parse: the command line without the program's name.
+func (a Args) Strings() []string {
+	all := []string{a.Command}
+	add := func(flag, value string) {
+		if value != "" {
+			all = append(all, "--"+flag+"="+value)
+		}
+	}
+	add("config", a.Config)
+	for _, address := range a.Listen {
+		add("listen", address)
+	}
+	add("admin", a.Admin)
+	add("health", a.Health)
+	add("trusted-ca", a.TrustedCA)
+	var labels []string
+	for _, k := range slices.Sorted(maps.Keys(a.Labels)) {
+		labels = append(labels, k+"="+a.Labels[k])
+	}
+	add("labels", strings.Join(labels, ","))
+	return all
+}

@@ -1,0 +1,158 @@
+package launch
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// flags says which flags each command has.
+var flags = map[string][]string{
+	Proxy:   {"config", "listen", "admin", "health", "trusted-ca", "labels"},
+	Check:   {"config", "labels"},
+	Version: nil,
+	Help:    nil,
+}
+
+// Parse reads a command line, without the program's name. Its errors name the argument that is wrong
+// and what to write instead.
+func Parse(args []string) (Args, error) {
+	if len(args) == 0 {
+		return Args{}, fmt.Errorf("a command is missing: %s", commands)
+	}
+	a := Args{Command: args[0]}
+	switch a.Command {
+	case "-h", "--help":
+		return Args{Command: Help}, nil
+	case "--version":
+		return Args{Command: Version}, nil
+	}
+	allowed, known := flags[a.Command]
+	if !known {
+		if strings.HasPrefix(a.Command, "-") {
+			return Args{}, fmt.Errorf("%s comes before the command: %s", a.Command, commands)
+		}
+		return Args{}, fmt.Errorf("%q is not a command: %s", a.Command, commands)
+	}
+	seen := map[string]bool{}
+	for rest := args[1:]; len(rest) > 0; {
+		if rest[0] == "-h" || rest[0] == "--help" {
+			return Args{Command: Help}, nil
+		}
+		name, value, left, err := next(rest)
+		if err != nil {
+			return Args{}, err
+		}
+		if !slices.Contains(allowed, name) {
+			return Args{}, unknown(a.Command, name, allowed)
+		}
+		if seen[name] && name != "listen" {
+			return Args{}, fmt.Errorf("--%s is given twice: keep one", name)
+		}
+		seen[name] = true
+		if err := a.set(name, value); err != nil {
+			return Args{}, fmt.Errorf("--%s: %w", name, err)
+		}
+		rest = left
+	}
+	if slices.Contains(allowed, "config") && a.Config == "" {
+		return Args{}, fmt.Errorf("--config is missing: name a file or folder of YAML, such as: sidecar %s --config config/samples/asm", a.Command)
+	}
+	if a.Command == Proxy {
+		a.Admin, a.Health = cmp.Or(a.Admin, DefaultAdmin), cmp.Or(a.Health, DefaultHealth)
+	}
+	return a, nil
+}
+
+// next takes a flag and its value from the front of args.
+func next(args []string) (name, value string, rest []string, err error) {
+	name, value, together := strings.Cut(args[0], "=")
+	bare := strings.TrimLeft(name, "-")
+	switch {
+	case !strings.HasPrefix(name, "-") || bare == "":
+		return "", "", nil, fmt.Errorf("%q is not expected here: flags are written --name value or --name=value", args[0])
+	case !strings.HasPrefix(name, "--"):
+		return "", "", nil, fmt.Errorf("%s is not a flag: write --%s", name, bare)
+	}
+	rest = args[1:]
+	if !together && len(rest) > 0 && !strings.HasPrefix(rest[0], "--") {
+		value, rest = rest[0], rest[1:]
+	}
+	if value == "" {
+		return "", "", nil, fmt.Errorf("%s has no value: write %s=VALUE", name, name)
+	}
+	return bare, value, rest, nil
+}
+
+func unknown(command, name string, allowed []string) error {
+	if len(allowed) == 0 {
+		return fmt.Errorf("--%s: sidecar %s has no flags", name, command)
+	}
+	return fmt.Errorf("--%s is not a flag of sidecar %s: it has --%s", name, command, strings.Join(allowed, ", --"))
+}
+
+func (a *Args) set(name, value string) (err error) {
+	switch name {
+	case "config":
+		a.Config = value
+	case "trusted-ca":
+		a.TrustedCA = value
+	case "listen":
+		if slices.Contains(a.Listen, value) {
+			return fmt.Errorf("%s is given twice: keep one", value)
+		}
+		a.Listen = append(a.Listen, value)
+		return loopback(value, DefaultListen, "anyone on the network could spend the keys")
+	case "admin":
+		a.Admin = value
+		return loopback(value, DefaultAdmin, "anyone on the network could read the configuration")
+	case "health":
+		a.Health = value
+		if port, short := strings.CutPrefix(value, ":"); short {
+			value = "0.0.0.0:" + port
+		}
+		if _, err := netip.ParseAddrPort(value); err != nil {
+			return fmt.Errorf("%q is not an IP address and port: write one such as %s or %s", a.Health, DefaultHealth, "127.0.0.1:14021")
+		}
+	case "labels":
+		a.Labels, err = parseLabels(value)
+	}
+	return err
+}
+
+// loopback refuses addresses that others than this machine can reach.
+func loopback(value, example, why string) error {
+	at, err := netip.ParseAddrPort(value)
+	if err != nil {
+		return fmt.Errorf("%q is not an IP address and port: write one such as %s", value, example)
+	}
+	if !at.Addr().IsLoopback() {
+		return fmt.Errorf("%s is not a loopback address, so %s: write one such as %s", value, why, example)
+	}
+	return nil
+}
+
+func parseLabels(value string) (map[string]string, error) {
+	labels := map[string]string{}
+	for pair := range strings.SplitSeq(value, ",") {
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not key=value: write labels such as app=sleep,tier=gold", pair)
+		}
+		if why := validation.IsQualifiedName(k); len(why) > 0 {
+			return nil, fmt.Errorf("%q is not the key of a label: %s", k, why[0])
+		}
+		if why := validation.IsValidLabelValue(v); len(why) > 0 {
+			return nil, fmt.Errorf("%q is not the value of a label: %s", v, why[0])
+		}
+		if _, twice := labels[k]; twice {
+			return nil, fmt.Errorf("label %s is given twice: keep one", k)
+		}
+		labels[k] = v
+	}
+	return labels, nil
+}
