@@ -1,0 +1,178 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// departures tells when an app's side of a connection is closed, also while nobody reads from it: a
+// request whose app is gone still costs tokens. One epoll instance watches all connections for
+// EPOLLRDHUP, edge-triggered, so a request costs no system call here. Half-closing counts as leaving.
+type departures struct {
+	epoll *os.File
+	fd    int
+
+	mu    sync.Mutex
+	next  uint64
+	conns map[uint64]*clientConn
+}
+
+func newDepartures() (*departures, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	// os.NewFile has Go's own poller watch this epoll, so that waiting for it takes no thread.
+	d := &departures{epoll: os.NewFile(uintptr(fd), "departures"), fd: fd, conns: map[uint64]*clientConn{}}
+	go d.run()
+	return d, nil
+}
+
+func (d *departures) run() {
+	raw, err := d.epoll.SyscallConn()
+	if err != nil {
+		return // closed already
+	}
+	events := make([]unix.EpollEvent, 64)
+	for {
+		var n int
+		err := raw.Read(func(fd uintptr) bool {
+			n, _ = unix.EpollWait(int(fd), events, 0)
+			return n > 0
+		})
+		if err != nil {
+			return // closed
+		}
+		for _, e := range events[:n] {
+			d.mu.Lock()
+			c := d.conns[uint64(uint32(e.Fd))|uint64(uint32(e.Pad))<<32]
+			d.mu.Unlock()
+			if c != nil {
+				c.depart()
+			}
+		}
+	}
+}
+
+// watch wraps a connection of an app.
+func (d *departures) watch(tcp *net.TCPConn) (*clientConn, error) {
+	c := &clientConn{TCPConn: tcp, departures: d}
+	d.mu.Lock()
+	d.next++
+	c.token = d.next
+	d.conns[c.token] = c
+	d.mu.Unlock()
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		e := unix.EpollEvent{Events: unix.EPOLLRDHUP | unix.EPOLLET&0xffffffff, Fd: int32(uint32(c.token)), Pad: int32(uint32(c.token >> 32))}
+		if ctlErr := raw.Control(func(fd uintptr) { err = unix.EpollCtl(d.fd, unix.EPOLL_CTL_ADD, int(fd), &e) }); ctlErr != nil {
+			err = ctlErr
+		}
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("watching a connection: %w", err)
+	}
+	return c, nil
+}
+
+func (d *departures) forget(c *clientConn) {
+	d.mu.Lock()
+	delete(d.conns, c.token)
+	d.mu.Unlock()
+}
+
+// closeAll ends every connection that is left.
+func (d *departures) closeAll() int {
+	d.mu.Lock()
+	conns := make([]*clientConn, 0, len(d.conns))
+	for _, c := range d.conns {
+		conns = append(conns, c)
+	}
+	d.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+		c.depart()
+	}
+	return len(conns)
+}
+
+func (d *departures) close() { _ = d.epoll.Close() }
+
+// aborter is something that a departing app ends: a connection to a provider, a dial, a wait.
+type aborter interface{ abort() }
+
+// clientConn is a connection of an app.
+type clientConn struct {
+	*net.TCPConn
+	departures *departures
+	token      uint64
+
+	mu      sync.Mutex
+	gone    bool
+	current aborter
+}
+
+// depart ends what the connection's request is doing.
+func (c *clientConn) depart() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone = true
+	if c.current != nil {
+		c.current.abort()
+	}
+}
+
+// attach names what is to be ended when the app leaves; nil is nothing. It is false if the app has left.
+// Once attach has returned, what was named before will not be aborted any more.
+func (c *clientConn) attach(a aborter) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.current = a
+	return !c.gone
+}
+
+// left tells whether the app has gone.
+func (c *clientConn) left() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}
+
+// Close ends the connection.
+func (c *clientConn) Close() error {
+	c.departures.forget(c)
+	return c.TCPConn.Close()
+}
+
+// listener hands out watched connections.
+type listener struct {
+	net.Listener
+	departures *departures
+}
+
+// Accept waits for the next connection.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tcp, ok := c.(*net.TCPConn)
+		if !ok {
+			_ = c.Close()
+			return nil, fmt.Errorf("listener on %s: %w", l.Addr(), syscall.EPROTONOSUPPORT)
+		}
+		if watched, err := l.departures.watch(tcp); err == nil {
+			return watched, nil
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// hopByHop tells whether a header belongs to one connection only (RFC 9110, section 7.6.1). name is in
+// canonical form, as fasthttp gives it.
+func hopByHop(name []byte) bool {
+	switch string(name) {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
+}
+
+// credential tells whether a header may carry the app's own credentials. They are removed where the
+// provider's key is sent.
+func credential(name []byte) bool {
+	switch string(name) {
+	case "Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "Cookie":
+		return true
+	}
+	return false
+}
+
+// nominated tells whether the Connection header names another one as belonging to the connection.
+func nominated(connection, name []byte) bool {
+	for token := range bytes.SplitSeq(connection, []byte{','}) {
+		if bytes.EqualFold(bytes.TrimSpace(token), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// outgoing is the head of a request to a provider.
+type outgoing struct {
+	method    []byte
+	path      string // with what the app's operation appends; never its query
+	query     []byte // without the question mark
+	authority string
+	target    *routing.Target // nil for a foreign host
+	operation *routing.Operation
+	length    int // of the body; -1: chunked; -2: none
+}
+
+// head appends the request line and the headers. False means that the app sent a header whose name is
+// none, which others could read differently.
+func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool) {
+	dst = append(append(append(dst, o.method...), ' '), o.path...)
+	if len(o.query) > 0 {
+		dst = append(append(dst, '?'), o.query...)
+	}
+	dst = append(append(append(dst, " HTTP/1.1\r\nHost: "...), o.authority...), "\r\n"...)
+	keyed := o.target != nil && !o.target.Key.IsZero()
+	counted := o.operation != nil
+	connection := from.Peek(fasthttp.HeaderConnection)
+	valid := true
+	for name, value := range from.All() {
+		switch string(name) {
+		case "Host", "Content-Length", "Expect":
+			continue
+		case "Accept-Encoding":
+			if counted {
+				continue
+			}
+		case "Content-Type":
+			if counted && o.operation.JSON && bytes.HasPrefix(value, []byte("application/x-www-form-urlencoded")) {
+				continue // what curl -d says of any text
+			}
+		}
+		if hopByHop(name) || keyed && credential(name) || len(connection) > 0 && nominated(connection, name) {
+			continue
+		}
+		if bytes.IndexByte(name, ' ') >= 0 {
+			valid = false
+		}
+		dst = appendHeader(dst, name, value)
+	}
+	if counted {
+		// Compressed answers could not be followed event by event.
+		dst = append(dst, "Accept-Encoding: identity\r\n"...)
+		if o.operation.JSON && !bytes.Contains(from.ContentType(), []byte("json")) {
+			dst = append(dst, "Content-Type: application/json\r\n"...)
+		}
+	}
+	if keyed {
+		dst = appendBearer(dst, o.target.Key)
+	}
+	switch {
+	case o.length >= 0:
+		dst = strconv.AppendInt(append(dst, "Content-Length: "...), int64(o.length), 10)
+		dst = append(dst, "\r\n"...)
+	case o.length == -1:
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
+	}
+	return append(dst, "\r\n"...), valid
+}
+
+func appendHeader(dst, name, value []byte) []byte {
+	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)
+}
+
+// strip makes the head of a provider's answer fit for the app's connection.
+func strip(h *fasthttp.ResponseHeader) {
+	if connection := string(h.Peek(fasthttp.HeaderConnection)); connection != "" {
+		for token := range strings.SplitSeq(connection, ",") {
+			if token = strings.TrimSpace(token); token != "" && !strings.EqualFold(token, "close") {
+				h.Del(token)
+			}
+		}
+	}
+	for _, name := range [...]string{
+		fasthttp.HeaderConnection, "Keep-Alive", fasthttp.HeaderProxyConnection, "Proxy-Authenticate",
+		fasthttp.HeaderTE, fasthttp.HeaderTrailer, fasthttp.HeaderTransferEncoding, fasthttp.HeaderUpgrade,
+	} {
+		h.Del(name)
+	}
+	h.ResetConnectionClose()
+}
+
+// matchable lets rules see the app's headers.
+type matchable struct{ h *fasthttp.RequestHeader }
+
+// Header gives the values of a header, joined by ",".
+func (m matchable) Header(name string) ([]byte, bool) {
+	all := m.h.PeekAll(name)
+	switch len(all) {
+	case 0:
+		return nil, false
+	case 1:
+		return all[0], true
+	}
+	return bytes.Join(all, []byte{','}), true
+}

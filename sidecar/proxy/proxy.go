@@ -1,0 +1,214 @@
+// Package proxy takes the app's HTTP requests, asks the table where they go, and brings the answers back
+// event by event. It knows no Kubernetes: what to do comes from the snapshot that it loads once per
+// request, and nothing that it holds between requests depends on the configuration but connections.
+package proxy
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unique"
+
+	"github.com/go-logr/logr"
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/snapshot"
+)
+
+const (
+	headTimeout    = 60 * time.Second // from the first byte of a request to the end of its headers
+	bodyTimeout    = 60 * time.Second // between two pieces of a request's body
+	appIdleTimeout = time.Hour        // a connection that the app keeps for later
+	appHeadSize    = 16 << 10         // of a request's line and headers
+	maxBody        = 64 << 20         // of a request that is read as a whole
+	sweepInterval  = 15 * time.Second
+)
+
+// Options is what a Proxy needs.
+type Options struct {
+	Store *snapshot.Store
+	Log   logr.Logger
+	// TrustedCAs verify providers that bring no caBundle of their own; nil means the system's.
+	TrustedCAs *x509.CertPool
+}
+
+// Proxy serves apps. Make it with New.
+type Proxy struct {
+	store      *snapshot.Store
+	log        logr.Logger
+	trusted    *x509.CertPool
+	server     *fasthttp.Server
+	departures *departures
+	draining   atomic.Bool
+	stop       chan struct{}
+
+	mu    sync.Mutex
+	own   map[string]bool // addresses that the proxy listens on
+	pools sync.Map        // unique.Handle[routing.Endpoint] → *pool
+}
+
+// New makes a proxy that serves what the store holds at the time of each request.
+func New(o Options) (*Proxy, error) {
+	d, err := newDepartures()
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{
+		store: o.Store, log: o.Log, trusted: o.TrustedCAs, departures: d,
+		stop: make(chan struct{}), own: map[string]bool{},
+	}
+	p.server = &fasthttp.Server{
+		Handler: p.handle, ErrorHandler: p.malformed, ExpectHandler: expect, Logger: quiet{},
+		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
+		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
+		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
+	}
+	o.Store.OnChange(p.retirePools)
+	go p.sweepPools()
+	return p, nil
+}
+
+// quiet drops what fasthttp logs of connections: the proxy logs what matters by itself.
+type quiet struct{}
+
+// Printf drops its arguments.
+func (quiet) Printf(string, ...any) {}
+
+// Serve takes connections until the listener is closed. It may be called once for each of several
+// listeners. They have to be bound to loopback addresses: who can reach one can spend the keys.
+func (p *Proxy) Serve(l net.Listener) error {
+	p.mu.Lock()
+	p.own[l.Addr().String()] = true
+	p.mu.Unlock()
+	return p.server.Serve(&listener{Listener: l, departures: p.departures})
+}
+
+// Shutdown takes no more connections and lets requests finish until ctx ends; then it cuts those that
+// are left and says so.
+func (p *Proxy) Shutdown(ctx context.Context) error {
+	p.draining.Store(true)
+	close(p.stop)
+	err := p.server.ShutdownWithContext(ctx)
+	if cut := p.departures.closeAll(); cut > 0 && err != nil {
+		p.log.Info("connections cut at the end of the grace time", "code", routing.ShuttingDown, "connections", cut)
+	}
+	p.departures.close()
+	p.pools.Range(func(_, v any) bool {
+		v.(*pool).retire()
+		return true
+	})
+	return err
+}
+
+// isOwn tells whether an address is one that the proxy listens on: dialling it would go round for ever.
+func (p *Proxy) isOwn(a net.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.own[a.String()]
+}
+
+func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
+	if v, ok := p.pools.Load(e); ok {
+		return v.(*pool)
+	}
+	v, _ := p.pools.LoadOrStore(e, newPool(e.Value(), p.trusted, p.isOwn))
+	return v.(*pool)
+}
+
+// retirePools lets go of the connections that a new configuration has no use for. Requests that hold
+// the old one finish on theirs.
+func (p *Proxy) retirePools(s *snapshot.Snapshot) {
+	used := s.Table.Endpoints()
+	p.pools.Range(func(k, v any) bool {
+		if _, ok := used[k.(unique.Handle[routing.Endpoint])]; !ok {
+			p.pools.Delete(k)
+			v.(*pool).retire()
+		}
+		return true
+	})
+}
+
+func (p *Proxy) sweepPools() {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case now := <-tick.C:
+			p.pools.Range(func(_, v any) bool {
+				v.(*pool).sweep(now)
+				return true
+			})
+		}
+	}
+}
+
+// handle serves one request.
+func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
+	if p.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+	c := newCall(p, ctx)
+	if f := c.serve(); f != nil {
+		p.refuse(c, f)
+	}
+	c.done()
+}
+
+// refuse answers with a failure and logs it.
+func (p *Proxy) refuse(c *call, f *failure) {
+	if f.code == routing.ClientGone {
+		p.log.V(1).Info("the app left", "code", f.code, "host", string(c.authority))
+		_ = c.client.Close()
+		return
+	}
+	ctx := c.ctx
+	ctx.Response.Reset()
+	f.write(&ctx.Response)
+	if c.attempts > 0 {
+		ctx.Response.Header.Set(headerShouldRetry, "false")
+	}
+	c.drain()
+	if p.draining.Load() {
+		ctx.SetConnectionClose()
+	}
+	p.log.Info("request refused", "code", f.code, "status", f.status(), "host", string(c.authority),
+		"provider", c.provider(), "attempts", c.attempts+1, "message", f.message, "cause", text(f.cause))
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// malformed answers what is not a request, or not a whole one.
+func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
+	ctx.SetConnectionClose()
+	var netErr net.Error
+	var small *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
+		fail(routing.RequestTimeout, "the request did not arrive within %s", headTimeout).write(&ctx.Response)
+	case errors.As(err, &small):
+		fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10).write(&ctx.Response)
+	default:
+		fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends").write(&ctx.Response)
+	}
+	p.log.V(1).Info("malformed request", "code", routing.InvalidRequest)
+}
+
+// expect answers "Expect: 100-continue": a body that is too large need not be sent at all.
+func expect(ctx *fasthttp.RequestCtx) int {
+	if ctx.Request.Header.ContentLength() > maxBody {
+		return fasthttp.StatusRequestEntityTooLarge
+	}
+	return fasthttp.StatusContinue
+}

@@ -1,0 +1,306 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// maxHeld is how much of an event that is not complete yet is held back. A longer one is passed on in
+// pieces.
+const maxHeld = 64 << 10
+
+// send writes a request. What is small goes out in one piece: one TLS record, one system call.
+func send(conn *upConn, head *[]byte, body *segments) error {
+	pieces := body.pieces()
+	for len(pieces) > 0 && len(*head)+len(pieces[0]) <= 16<<10 {
+		*head = append(*head, pieces[0]...)
+		pieces = pieces[1:]
+	}
+	if _, err := conn.Write(*head); err != nil {
+		return err
+	}
+	for _, piece := range pieces {
+		if _, err := conn.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxInterim is how many 1xx answers may come before the real one.
+const maxInterim = 8
+
+var errSwitching = errors.New("the provider switched protocols unasked")
+
+func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
+	for range maxInterim {
+		if err := h.Read(conn.br); err != nil {
+			return err
+		}
+		switch status := h.StatusCode(); {
+		case status == fasthttp.StatusSwitchingProtocols:
+			return errSwitching
+		case status >= 200:
+			return nil
+		}
+	}
+	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, fasthttp.ErrTimeout)
+}
+
+// lost words what ended an exchange before the head of the answer was there.
+func (c *call) lost(conn *upConn, err error, firstBy time.Time) *failure {
+	who := conn.pool.address
+	var opErr *net.OpError
+	switch {
+	case c.client.left():
+		return fail(routing.ClientGone, "the app has left")
+	case isTimeout(err) && !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+		return c.overdue()
+	case isTimeout(err):
+		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
+		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
+	}
+	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who).because(err)
+}
+
+// stream brings an answer to the app. It owns the connection to the provider until it is closed.
+type stream struct {
+	proxy    *Proxy
+	client   *clientConn
+	conn     *upConn
+	answer   answer
+	events   bool // the answer is a stream of events
+	reusable bool // the connection, once the answer is complete
+	begun    bool // something of the body has come
+	firstBy  time.Time
+	deadline time.Time
+	idle     time.Duration
+	armed    time.Time // when the idle limit was last set
+	host     string
+	out      []byte
+}
+
+var streams = sync.Pool{New: func() any { return new(stream) }}
+
+// newStream takes over a connection whose answer's head has been read. What is here as a whole, or has
+// no body, is answered at once: then there is no stream.
+func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
+	resp := &c.ctx.Response
+	h := &resp.Header
+	length := h.ContentLength()
+	connection := h.Peek(fasthttp.HeaderConnection)
+	reusable := !h.ConnectionClose() && !nominated(connection, []byte("close")) && length != -2
+	status := h.StatusCode()
+	empty := c.ctx.IsHead() || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified
+	strip(h)
+	if c.proxy.draining.Load() {
+		h.SetConnectionClose()
+	}
+	if empty || length >= 0 && length <= conn.br.Buffered() {
+		if !empty {
+			b, _ := conn.br.Peek(length) // it is buffered
+			resp.SetBody(b)
+			_, _ = conn.br.Discard(length)
+		}
+		c.client.attach(nil)
+		if (reusable || empty && !h.ConnectionClose()) && conn.br.Buffered() == 0 {
+			conn.release()
+		} else {
+			conn.discard()
+		}
+		return nil
+	}
+	s := streams.Get().(*stream)
+	*s = stream{
+		proxy: c.proxy, client: c.client, conn: conn, out: s.out[:0], firstBy: firstBy, deadline: c.deadline,
+		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
+		events:   c.operation != nil && length < 0 && bytes.HasPrefix(h.ContentType(), []byte("text/event-stream")),
+		reusable: reusable, host: conn.pool.address,
+	}
+	if length == -2 {
+		s.answer.left = -1
+	}
+	if c.rule != nil {
+		s.idle = c.rule.Timeouts.Idle
+	}
+	return s
+}
+
+// start hands the stream to the server, which runs it when the handler has returned.
+func (s *stream) start(resp *fasthttp.Response) {
+	size := -1
+	if !s.answer.chunked && s.answer.left >= 0 {
+		size = int(s.answer.left)
+	}
+	resp.ImmediateHeaderFlush = !s.answer.ready()
+	resp.SetBodyStream(s, size)
+}
+
+// SupportsBodyWriteTo says that the server may hand over its writer.
+func (s *stream) SupportsBodyWriteTo() bool { return true }
+
+// Read is there because a body stream has to be a reader; the server calls WriteTo.
+func (s *stream) Read([]byte) (int, error) { return 0, io.ErrNoProgress }
+
+// WriteTo brings the answer to the app, flushing whatever one read from the provider gave. Events are
+// not torn apart: one whose end has not come is held back, so that an error can follow the last whole
+// one.
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	var written int64
+	emit := func(b []byte) error {
+		if len(b) == 0 {
+			return nil
+		}
+		n, err := w.Write(b)
+		written += int64(n)
+		if fixed, ok := w.(*bufio.Writer); ok && err == nil {
+			err = fixed.Flush()
+		}
+		return err
+	}
+	torn := false
+	for {
+		err := s.fill()
+		cut := len(s.out)
+		if s.events && err != io.EOF {
+			if cut = lastEvent(s.out); cut == 0 && len(s.out) > maxHeld {
+				cut, torn = len(s.out), true
+			} else if cut > 0 {
+				torn = false
+			}
+		}
+		if werr := emit(s.out[:cut]); werr != nil {
+			return written, werr
+		}
+		s.out = append(s.out[:0], s.out[cut:]...)
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			return written, nil
+		default:
+			f := s.failure(err)
+			s.proxy.cut(s, f)
+			if !s.events || f.code == routing.ClientGone {
+				return written, err // the app sees that the answer is not complete
+			}
+			if torn {
+				_ = emit([]byte("\n\n"))
+			}
+			return written, emit(f.event())
+		}
+	}
+}
+
+// fill takes in what has arrived, waiting for something if need be.
+func (s *stream) fill() error {
+	for {
+		if !s.answer.ready() {
+			s.arm()
+		}
+		b, err := s.answer.next()
+		if err != nil {
+			return err
+		}
+		s.begun = true
+		s.out = append(s.out, b...)
+		s.answer.skip(len(b))
+		if len(s.out) >= readBufferSize || !s.answer.ready() {
+			return nil
+		}
+	}
+}
+
+// arm sets the time limit of the next read. The idle limit is set anew only when an eighth of it has
+// passed, and is as much longer.
+func (s *stream) arm() {
+	if !s.begun {
+		s.conn.readBy(earlier(s.firstBy, s.deadline))
+		return
+	}
+	if s.idle == 0 {
+		s.conn.readBy(s.deadline)
+		return
+	}
+	if now := time.Now(); now.Sub(s.armed) > s.idle/8 {
+		s.armed = now
+		s.conn.readBy(earlier(now.Add(s.idle+s.idle/8), s.deadline))
+	}
+}
+
+// lastEvent gives the offset behind the last whole event.
+func lastEvent(b []byte) int {
+	if bytes.HasSuffix(b, []byte("\n\n")) || bytes.HasSuffix(b, []byte("\r\n\r\n")) {
+		return len(b)
+	}
+	return max(after(b, "\n\n"), after(b, "\r\n\r\n"), after(b, "\r\r"))
+}
+
+func after(b []byte, end string) int {
+	if i := bytes.LastIndex(b, []byte(end)); i >= 0 {
+		return i + len(end)
+	}
+	return 0
+}
+
+// failure words what ended an answer in its middle.
+func (s *stream) failure(err error) *failure {
+	switch {
+	case s.client.left():
+		return fail(routing.ClientGone, "the app has left")
+	case isTimeout(err) && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
+		return fail(routing.DeadlineExceeded, "the answer was not complete within the time that the rule allows (timeouts.request)")
+	case isTimeout(err) && !s.begun:
+		return fail(routing.FirstTokenTimeout, "%s did not begin its answer in time (timeouts.firstToken)", s.host)
+	case isTimeout(err):
+		return fail(routing.IdleTimeout, "%s stopped in the middle of its answer (timeouts.idle)", s.host)
+	case errors.Is(err, errBrokenChunk):
+		return fail(routing.UpstreamInvalid, "the answer of %s is not framed as HTTP/1.1 asks", s.host).because(err)
+	}
+	return fail(routing.UpstreamReset, "%s ended the connection in the middle of its answer", s.host).because(err)
+}
+
+// cut logs an answer that did not become complete.
+func (p *Proxy) cut(s *stream, f *failure) {
+	if f.code == routing.ClientGone {
+		p.log.V(1).Info("the app left", "code", f.code, "upstream", s.host)
+		return
+	}
+	p.log.Info("answer cut", "code", f.code, "upstream", s.host, "message", f.message, "cause", text(f.cause))
+}
+
+// Close gives the connection back when the answer is complete, and ends it when not: that also ends
+// the provider's work.
+func (s *stream) Close() error {
+	s.close()
+	*s = stream{out: s.out[:0]}
+	if cap(s.out) > 2*maxHeld {
+		s.out = nil
+	}
+	streams.Put(s)
+	return nil
+}
+
+func (s *stream) close() {
+	s.client.attach(nil)
+	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
+		s.conn.release()
+	} else {
+		s.conn.discard()
+	}
+}

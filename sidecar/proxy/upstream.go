@@ -1,0 +1,260 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+const (
+	dialTimeout   = 10 * time.Second // connect and TLS handshake
+	idleConnLimit = 60 * time.Second // how long a connection waits to be used again
+	connLimit     = 1024             // connections to one endpoint
+)
+
+// pool holds the connections to one endpoint.
+type pool struct {
+	endpoint routing.Endpoint
+	address  string
+	tls      *tls.Config // nil: plain
+	dialer   *net.Dialer
+	forbid   func(net.Addr) bool // addresses that must not be dialled: the proxy's own
+
+	mu      sync.Mutex
+	idle    []*upConn // the one used last is at the end
+	open    int
+	retired bool
+}
+
+func newPool(e routing.Endpoint, trusted *x509.CertPool, forbid func(net.Addr) bool) *pool {
+	p := &pool{
+		endpoint: e,
+		address:  net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))),
+		dialer:   &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second},
+		forbid:   forbid,
+	}
+	if !e.TLS {
+		return p
+	}
+	p.tls = &tls.Config{
+		ServerName: e.ServerName, RootCAs: trusted, NextProtos: []string{"http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(32), MinVersion: tls.VersionTLS12,
+	}
+	if e.CABundle != "" {
+		p.tls.RootCAs = x509.NewCertPool()
+		p.tls.RootCAs.AppendCertsFromPEM([]byte(e.CABundle))
+	}
+	if e.ClientCert != "" {
+		// Compile has seen that the two belong together.
+		if cert, err := tls.X509KeyPair([]byte(e.ClientCert), []byte(e.ClientKey.Reveal())); err == nil {
+			p.tls.Certificates = []tls.Certificate{cert}
+		}
+	}
+	return p
+}
+
+// upConn is a connection to a provider, used by one request at a time.
+type upConn struct {
+	net.Conn // TLS or plain
+	raw      *net.TCPConn
+	pool     *pool
+	br       *bufio.Reader
+	lastUsed time.Time
+	deadline time.Time // of reads, as it was last set
+	reused   bool
+	aborted  atomic.Bool
+}
+
+// abort ends the connection at once, without TLS's farewell, which could block.
+func (c *upConn) abort() {
+	c.aborted.Store(true)
+	_ = c.raw.Close()
+}
+
+// readBy sets the time by which the next read must have an answer; zero means never.
+func (c *upConn) readBy(t time.Time) {
+	if !t.Equal(c.deadline) {
+		c.deadline = t
+		_ = c.SetReadDeadline(t)
+	}
+}
+
+// alive tells whether an idle connection can still be used: the provider has neither closed it nor sent
+// anything. It costs one system call and saves a request from meeting a closed connection.
+func (c *upConn) alive() bool {
+	sys, err := c.raw.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var n int
+	var peekErr error
+	var b [1]byte
+	if err := sys.Control(func(fd uintptr) {
+		n, _, peekErr = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}); err != nil {
+		return false
+	}
+	return n < 1 && errors.Is(peekErr, unix.EAGAIN)
+}
+
+// get gives an idle connection, or a new one. fresh asks for a new one. The app's departure ends the
+// dial.
+func (p *pool) get(client *clientConn, fresh bool, deadline time.Time) (*upConn, *failure) {
+	for !fresh {
+		c := p.takeIdle()
+		if c == nil {
+			break
+		}
+		if time.Since(c.lastUsed) < idleConnLimit && c.alive() {
+			c.reused = true
+			return c, nil
+		}
+		c.discard()
+	}
+	p.mu.Lock()
+	if p.open >= connLimit {
+		p.mu.Unlock()
+		f := fail(routing.Overloaded, "all %d connections to %s are in use: try again later", connLimit, p.address)
+		f.retryAfter = 1
+		return nil, f
+	}
+	p.open++
+	p.mu.Unlock()
+	c, f := p.dial(client, deadline)
+	if f != nil {
+		p.mu.Lock()
+		p.open--
+		p.mu.Unlock()
+		return nil, f
+	}
+	return c, nil
+}
+
+func (p *pool) takeIdle() *upConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := len(p.idle)
+	if n == 0 {
+		return nil
+	}
+	c := p.idle[n-1]
+	p.idle[n-1] = nil
+	p.idle = p.idle[:n-1]
+	return c
+}
+
+// cancelDial is what a departing app does to a dial.
+type cancelDial context.CancelFunc
+
+func (c cancelDial) abort() { c() }
+
+func (p *pool) dial(client *clientConn, deadline time.Time) (*upConn, *failure) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if !deadline.IsZero() {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, deadline)
+		defer stop()
+	}
+	if !client.attach(cancelDial(cancel)) {
+		return nil, fail(routing.ClientGone, "the app has left")
+	}
+	defer client.attach(nil)
+
+	conn, err := p.dialer.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, p.dialFailure(client, err)
+	}
+	raw := conn.(*net.TCPConn) // of network tcp, it always is
+	if p.forbid != nil && p.forbid(raw.RemoteAddr()) {
+		_ = raw.Close()
+		return nil, fail(routing.MisdirectedRequest, "%s is this sidecar itself: give the host an address of its own", p.endpoint.Host)
+	}
+	c := &upConn{Conn: raw, raw: raw, pool: p}
+	if p.tls != nil {
+		secured := tls.Client(raw, p.tls)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			_ = raw.Close()
+			return nil, p.dialFailure(client, err)
+		}
+		c.Conn = secured
+	}
+	c.br = bufio.NewReaderSize(c.Conn, readBufferSize)
+	return c, nil
+}
+
+func (p *pool) dialFailure(client *clientConn, err error) *failure {
+	if client.left() {
+		return fail(routing.ClientGone, "the app has left")
+	}
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &cert) {
+		return fail(routing.UntrustedCertificate,
+			"the certificate of %s is not trusted: trust its issuer with --trusted-ca or spec.tls.caBundle, or correct spec.tls.sni", p.address).because(err)
+	}
+	var unknown *net.DNSError
+	if errors.As(err, &unknown) && unknown.IsNotFound {
+		return fail(routing.ConnectFailure, "the name %s does not resolve: correct the host of the LLMProvider, or the DNS", p.endpoint.Host).because(err)
+	}
+	return fail(routing.ConnectFailure, "no connection to %s could be made: check that it is up and that the network lets the pod reach it", p.address).because(err)
+}
+
+// release puts a connection back for the next request.
+func (c *upConn) release() {
+	p := c.pool
+	c.lastUsed = time.Now()
+	c.readBy(time.Time{})
+	p.mu.Lock()
+	if !p.retired && !c.aborted.Load() {
+		p.idle = append(p.idle, c)
+		c = nil
+	}
+	p.mu.Unlock()
+	if c != nil {
+		c.discard()
+	}
+}
+
+// discard ends a connection that is in use.
+func (c *upConn) discard() {
+	_ = c.raw.Close()
+	c.pool.mu.Lock()
+	c.pool.open--
+	c.pool.mu.Unlock()
+}
+
+// retire closes idle connections; those in use are closed when their request ends.
+func (p *pool) retire() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.retired = nil, true
+	p.mu.Unlock()
+	for _, c := range idle {
+		c.discard()
+	}
+}
+
+// sweep closes connections that have been idle for too long.
+func (p *pool) sweep(now time.Time) {
+	var old []*upConn
+	p.mu.Lock()
+	for len(p.idle) > 0 && now.Sub(p.idle[0].lastUsed) > idleConnLimit {
+		old = append(old, p.idle[0])
+		p.idle = p.idle[1:]
+	}
+	p.mu.Unlock()
+	for _, c := range old {
+		c.discard()
+	}
+}
