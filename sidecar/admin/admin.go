@@ -1,0 +1,127 @@
+// Package admin answers probes, and shows the configuration that runs. It shows no key, changes nothing,
+// and has no profiler: what it tells may be told to everybody who reaches it.
+package admin
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/sidecar/snapshot"
+)
+
+// The time limits of a request. Whoever asks here is near.
+const (
+	requestTime = 5 * time.Second
+	idleTime    = 30 * time.Second
+)
+
+// Server answers on two addresses: for probes, and for people on this machine.
+type Server struct {
+	store    *snapshot.Store
+	draining atomic.Bool
+	health   *fasthttp.Server
+	admin    *fasthttp.Server
+}
+
+// New makes a server that tells of the store.
+func New(store *snapshot.Store) *Server {
+	s := &Server{store: store}
+	s.health = server(map[string]func(*fasthttp.RequestCtx){
+		"/livez": s.livez, "/readyz": s.readyz,
+	})
+	s.admin = server(map[string]func(*fasthttp.RequestCtx){
+		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz,
+	})
+	return s
+}
+
+func server(paths map[string]func(*fasthttp.RequestCtx)) *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler: func(c *fasthttp.RequestCtx) {
+			c.SetContentType("text/plain; charset=utf-8")
+			c.Response.Header.Set("Cache-Control", "no-store")
+			c.Response.Header.Set("X-Content-Type-Options", "nosniff")
+			answer, known := paths[string(c.Path())]
+			switch {
+			case !known:
+				say(c, fasthttp.StatusNotFound, "there is nothing here")
+			case !c.IsGet() && !c.IsHead():
+				c.Response.Header.Set("Allow", "GET, HEAD")
+				say(c, fasthttp.StatusMethodNotAllowed, "use GET")
+			default:
+				answer(c)
+			}
+		},
+		ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
+		ReadBufferSize: 4096, MaxRequestBodySize: 1024, Concurrency: 256, ReduceMemoryUsage: true,
+		NoDefaultServerHeader: true, CloseOnShutdown: true, Logger: silent{},
+	}
+}
+
+// silent drops what fasthttp has to say about broken clients, which is nothing that the user of the
+// sidecar could do something about.
+type silent struct{}
+
+// Printf drops its arguments.
+func (silent) Printf(string, ...any) {}
+
+func say(c *fasthttp.RequestCtx, status int, format string, args ...any) {
+	c.SetStatusCode(status)
+	_, _ = fmt.Fprintf(c, format+"\n", args...)
+}
+
+// ServeHealth answers /livez and /readyz on ln until Shutdown.
+func (s *Server) ServeHealth(ln net.Listener) error { return s.health.Serve(ln) }
+
+// ServeAdmin answers /config on ln, which is to be on loopback, until Shutdown.
+func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(ln) }
+
+// Drain makes /readyz say that no more work is wanted.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Shutdown closes the listeners.
+func (s *Server) Shutdown() error {
+	err := s.health.Shutdown()
+	if err2 := s.admin.Shutdown(); err == nil {
+		err = err2
+	}
+	return err
+}
+
+func (s *Server) livez(c *fasthttp.RequestCtx) { say(c, fasthttp.StatusOK, "ok") }
+
+func (s *Server) readyz(c *fasthttp.RequestCtx) {
+	switch current := s.store.Load(); {
+	case s.draining.Load():
+		say(c, fasthttp.StatusServiceUnavailable, "not ready: shutting down")
+	case !current.Ready:
+		say(c, fasthttp.StatusServiceUnavailable, "not ready: no configuration has been read yet")
+	default:
+		say(c, fasthttp.StatusOK, "ok generation=%s", current.Table.Generation())
+	}
+}
+
+func index(c *fasthttp.RequestCtx) {
+	say(c, fasthttp.StatusOK, "%s", "/config   the configuration that runs, and what is wrong with it; without keys\n"+
+		"/livez    200 while the process serves\n"+
+		"/readyz   200 once a configuration has been read, until shutdown")
+}
+
+func (s *Server) config(c *fasthttp.RequestCtx) {
+	current := s.store.Load()
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# generation %s\n", current.Table.Generation())
+	if !current.Ready {
+		b.WriteString("# no configuration has been read yet\n")
+	}
+	for _, p := range current.Problems {
+		fmt.Fprintf(&b, "# %s  %s  %s\n", p.Severity, p.Object, p)
+	}
+	_, _ = current.Table.WriteTo(&b) // a buffer takes everything
+	c.SetBody(b.Bytes())
+}

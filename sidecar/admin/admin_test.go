@@ -1,0 +1,147 @@
+package admin
+
+import (
+	"bufio"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/snapshot"
+)
+
+const provider = `
+apiVersion: istio.alibabacloud.com/v1beta1
+kind: LLMProvider
+metadata: {name: qwen}
+spec:
+  host: qwen.example
+  configs: {defaultConfig: {openAIConfig: {model: turbo, apiKey: sk-very-secret}}}
+`
+
+// serve starts both servers and gives a function that asks one of them.
+func serve(t *testing.T) (s *Server, store *snapshot.Store, ask func(where, method, path string) (int, http.Header, string)) {
+	t.Helper()
+	store = snapshot.NewStore()
+	s = New(store)
+	addresses := map[string]string{}
+	done := make(chan error, 2)
+	for where, f := range map[string]func(net.Listener) error{"health": s.ServeHealth, "admin": s.ServeAdmin} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses[where] = ln.Addr().String()
+		go func() { done <- f(ln) }()
+	}
+	t.Cleanup(func() {
+		if err := s.Shutdown(); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return s, store, func(where, method, path string) (int, http.Header, string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", addresses[where])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		req, err := http.NewRequest(method, "http://sidecar"+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := req.Write(conn); err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.ReadResponse(bufio.NewReader(conn), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.StatusCode, res.Header, string(body)
+	}
+}
+
+func publish(t *testing.T, store *snapshot.Store) *routing.Table {
+	t.Helper()
+	var in routing.Objects
+	if _, err := in.Decode([]byte(provider), "default"); err != nil {
+		t.Fatal(err)
+	}
+	table, problems := routing.Compile(in, nil)
+	store.Publish(&snapshot.Snapshot{Table: table, Problems: problems, Ready: true})
+	return table
+}
+
+func TestReadinessFollowsTheConfigurationAndTheShutdown(t *testing.T) {
+	s, store, ask := serve(t)
+	f := func(path string, wantStatus int, wantText string) {
+		t.Helper()
+		status, _, body := ask("health", "GET", path)
+		if status != wantStatus || !strings.Contains(body, wantText) {
+			t.Errorf("%s: %d %q, want %d %q", path, status, body, wantStatus, wantText)
+		}
+	}
+	f("/livez", 200, "ok")
+	f("/readyz", 503, "no configuration has been read")
+	table := publish(t, store)
+	f("/readyz", 200, table.Generation())
+	s.Drain()
+	f("/readyz", 503, "shutting down")
+	f("/livez", 200, "ok")
+}
+
+func TestTheConfigurationIsShownWithItsProblemsAndWithoutKeys(t *testing.T) {
+	_, store, ask := serve(t)
+	if _, _, body := ask("admin", "GET", "/config"); !strings.Contains(body, "# no configuration has been read yet") {
+		t.Errorf("before the first configuration: %q", body)
+	}
+	table := publish(t, store)
+	status, _, body := ask("admin", "GET", "/config")
+	for _, want := range []string{"# generation " + table.Generation(), "# warning  LLMProvider default/qwen  ", "(InlineKey)", "host qwen.example", "https://qwen.example:443"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("%q is missing in\n%s", want, body)
+		}
+	}
+	if status != 200 || strings.Contains(body, "sk-very-secret") {
+		t.Errorf("status %d, body\n%s", status, body)
+	}
+}
+
+func TestTheHealthAddressShowsNoConfiguration(t *testing.T) {
+	_, store, ask := serve(t)
+	publish(t, store)
+	for _, path := range []string{"/config", "/", "/debug/pprof/"} {
+		if status, _, body := ask("health", "GET", path); status != 404 || strings.Contains(body, "qwen") {
+			t.Errorf("%s: %d %q", path, status, body)
+		}
+	}
+}
+
+func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
+	_, store, ask := serve(t)
+	publish(t, store)
+	for _, path := range []string{"/", "/config", "/livez", "/readyz"} {
+		if status, header, _ := ask("admin", "POST", path); status != 405 || header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("POST %s: %d %v", path, status, header)
+		}
+		status, header, body := ask("admin", "HEAD", path)
+		if status != 200 || body != "" || header.Get("Server") != "" {
+			t.Errorf("HEAD %s: %d %q %v", path, status, body, header)
+		}
+	}
+	if status, _, body := ask("admin", "GET", "/"); status != 200 || !strings.Contains(body, "/config") {
+		t.Errorf("/: %d %q", status, body)
+	}
+}
