@@ -29,30 +29,45 @@ func (c *compiler) build() *Table {
 			}
 		}
 	}
-	// What is served comes first, what is refused after it: the first that owns a name keeps it.
-	routed := map[hostID]bool{}
-	for _, o := range c.mine(c.routes) {
-		if p := o.firstInvalid(); p != nil && p.Code == HostConflict {
-			continue // the winner serves the host
+	for _, p := range c.providers {
+		if !p.runs() && c.brokenByHost[p.id] == nil {
+			c.brokenByHost[p.id] = p
 		}
-		routed[o.hostID()] = true
-		own(o.object.Namespace, c.routeHost(o))
 	}
-	for _, o := range c.mine(c.providers) {
-		if o.runs() && !routed[o.hostID()] && selects(o.selector, c.workload) {
+	routes, providers := c.mine(c.routes), c.mine(c.providers)
+	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.Object) })
+	slices.SortStableFunc(unreadable, func(a, b Unreadable) int { return compareRefs(a.Object, b.Object) })
+
+	// The first that owns a name keeps it: routes that run, routes that do not (what they would have
+	// decided is not decided by others), providers that serve, then all that is refused.
+	for _, o := range routes {
+		if o.runs() {
+			own(o.object.Namespace, c.routeHost(o))
+		}
+	}
+	for _, o := range routes {
+		if p := o.firstInvalid(); p != nil {
+			c.ownBroken(t, own, o.host, o.object.Namespace, &Refusal{InvalidConfiguration, broken(o.object, p)})
+		}
+	}
+	for _, u := range unreadable {
+		if u.Object.Kind == v1beta1.KindLLMRoute {
+			c.ownUnreadable(t, own, &u, u.Claims)
+		}
+	}
+	for _, o := range providers {
+		if o.runs() && selects(o.selector, c.workload) {
 			rule := c.defaultRule(o)
-			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, paths: paths(o.path())})
+			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, paths: c.paths(o.path())})
 		}
 	}
-	for _, o := range slices.Concat(c.mine(c.routes), c.mine(c.providers)) {
+	for _, o := range providers {
 		c.refuse(t, own, o)
 	}
-	for _, u := range c.in.Unreadable {
-		for _, host := range u.Hosts {
-			c.ownBroken(t, own, host, u.Object.Namespace, &Refusal{InvalidConfiguration, broken(u.Object, &u.Problems[0])})
-		}
+	for _, u := range unreadable {
+		c.ownUnreadable(t, own, &u, u.Hosts)
 	}
-	for _, o := range c.mine(c.routes) {
+	for _, o := range routes {
 		for i := range o.route.Spec.Rules {
 			for _, b := range o.route.Spec.Rules[i].BackendRefs {
 				if b.ProviderHost != "" {
@@ -70,7 +85,11 @@ func (c *compiler) mine(objects []*object) []*object {
 	if c.workload == nil {
 		return objects
 	}
-	return slices.DeleteFunc(slices.Clone(objects), func(o *object) bool { return o.object.Namespace != c.workload.Namespace })
+	return slices.DeleteFunc(slices.Clone(objects), func(o *object) bool { return !c.sees(o.object) })
+}
+
+func (c *compiler) sees(ref Ref) bool {
+	return c.workload == nil || ref.Namespace == c.workload.Namespace
 }
 
 func broken(ref Ref, p *Problem) string { return fmt.Sprintf("%s is refused: %s", ref, p) }
@@ -79,7 +98,14 @@ func notFound(host, namespace string) *Refusal {
 	return &Refusal{ProviderNotFound, fmt.Sprintf("no LLMProvider with host %s is in use in namespace %s: apply one", host, namespace)}
 }
 
-// refuse owns the hosts of objects that do not serve them.
+// ownUnreadable owns hosts of an object that could not be decoded.
+func (c *compiler) ownUnreadable(t *Table, own func(string, *Host), u *Unreadable, hosts []string) {
+	for _, host := range hosts {
+		c.ownBroken(t, own, host, u.Object.Namespace, &Refusal{InvalidConfiguration, broken(u.Object, &u.Problems[0])})
+	}
+}
+
+// refuse owns the hosts of providers that do not serve them.
 func (c *compiler) refuse(t *Table, own func(string, *Host), o *object) {
 	if p := o.firstInvalid(); p != nil {
 		c.ownBroken(t, own, o.host, o.object.Namespace, &Refusal{InvalidConfiguration, broken(o.object, p)})
@@ -93,8 +119,8 @@ func (c *compiler) refuse(t *Table, own func(string, *Host), o *object) {
 func (c *compiler) ownBroken(t *Table, own func(string, *Host), host, namespace string, r *Refusal) {
 	name := salvage(host)
 	switch h := (&Host{Name: name, Refusal: r}); {
-	case strings.Contains(host, "*"):
-		t.suffixes = append(t.suffixes, newSuffix(name, h))
+	case strings.Contains(name, "*"):
+		t.wildcards = append(t.wildcards, wildcard{strings.Split(name, "*"), h})
 	case name != "":
 		own(namespace, h)
 	}
@@ -104,12 +130,8 @@ func (o *object) path() string { return cmp.Or(o.provider.Spec.Path, v1beta1.Def
 
 func (c *compiler) routeHost(o *object) *Host {
 	h := &Host{Name: strings.ToLower(o.host)}
-	if p := o.firstInvalid(); p != nil {
-		h.Refusal = &Refusal{InvalidConfiguration, broken(o.object, p)}
-		return h
-	}
 	var known []string
-	for _, p := range c.byHost[o.hostID()] {
+	for _, p := range c.byHost[o.id] {
 		known = append(known, p.path())
 	}
 	for i := range o.route.Spec.Rules {
@@ -122,7 +144,7 @@ func (c *compiler) routeHost(o *object) *Host {
 		rule.Levels = c.levels(o, r, &known)
 		h.Rules = append(h.Rules, rule)
 	}
-	h.paths = paths(known...)
+	h.paths = c.paths(known...)
 	return h
 }
 
@@ -157,10 +179,13 @@ func newStringMatch(m v1beta1.StringMatch) stringMatch {
 	case m.Prefix != nil:
 		return stringMatch{kind: "prefix", value: *m.Prefix}
 	case m.Regex != nil:
-		return stringMatch{kind: "regex", value: *m.Regex, regex: regexp.MustCompile("^(?:" + *m.Regex + ")$")}
+		return stringMatch{kind: "regex", value: *m.Regex, regex: wholeValue(*m.Regex)}
 	}
 	return stringMatch{}
 }
+
+// wholeValue compiles an expression that was found valid, so that it must match a value as a whole.
+func wholeValue(regex string) *regexp.Regexp { return regexp.MustCompile("^(?:" + regex + ")$") }
 
 // levels compiles the backends of a rule, by priority. known gathers the paths of their providers.
 func (c *compiler) levels(o *object, r *v1beta1.LLMRule, known *[]string) []Level {
@@ -192,7 +217,7 @@ func (c *compiler) levels(o *object, r *v1beta1.LLMRule, known *[]string) []Leve
 
 // resolve finds the provider that a backend means for this workload.
 func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule string) (*Target, *Refusal) {
-	id := hostID{namespace, canonical(ref.ProviderHost, namespace)}
+	id := newHostID(ref.ProviderHost, namespace)
 	for _, p := range c.byHost[id] {
 		if selects(p.selector, c.workload) {
 			return c.target(p, rule, ref.HostRewrite)
@@ -201,10 +226,8 @@ func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule st
 	if all := c.byHost[id]; len(all) > 0 {
 		return nil, &Refusal{NotForThisWorkload, fmt.Sprintf("%s does not select this pod", all[0].object)}
 	}
-	for _, p := range c.providers {
-		if bad := p.firstInvalid(); bad != nil && p.hostID() == id {
-			return nil, &Refusal{InvalidConfiguration, broken(p.object, bad)}
-		}
+	if p := c.brokenByHost[id]; p != nil {
+		return nil, &Refusal{InvalidConfiguration, broken(p.object, p.firstInvalid())}
 	}
 	return nil, notFound(ref.ProviderHost, namespace)
 }
@@ -260,7 +283,7 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 // key finds the key of a config. With Secrets unknown, a reference gives none.
 func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refusal) {
 	ref := conf.APIKeyRef
-	if ref == nil || c.in.Secrets == nil {
+	if ref == nil {
 		return NewKey(conf.APIKey), nil
 	}
 	s := c.secrets[secretID{namespace, ref.Name}]
@@ -281,7 +304,7 @@ func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refu
 
 func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *Refusal) {
 	t := o.provider.Spec.TLS
-	if t == nil || t.ClientCertificateRef == nil || c.in.Secrets == nil {
+	if t == nil || t.ClientCertificateRef == nil {
 		return "", Key{}, nil
 	}
 	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name

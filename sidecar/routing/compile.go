@@ -12,11 +12,10 @@ import (
 // its hosts are refused. With no workload it judges for any: every selector and label counts as met.
 // The input is not changed.
 func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
-	c := compiler{in: in, workload: forWorkload, secrets: map[secretID]*Secret{}}
-	for i := range in.Secrets {
-		s := &in.Secrets[i]
-		c.secrets[secretID{s.Namespace, s.Name}] = s
+	c := compiler{
+		in: in, workload: forWorkload, secrets: map[secretID]*Secret{}, brokenByHost: map[hostID]*object{}, operations: map[string]map[string]*Operation{},
 	}
+	c.judgeSecretNames()
 	c.judge()
 	c.settleHosts()
 	c.judgeReferences()
@@ -31,6 +30,7 @@ type object struct {
 	findings
 	age      int64 // creation time, seconds
 	host     string
+	id       hostID
 	selector *v1beta1.WorkloadSelector // nil for routes
 	provider *v1beta1.LLMProvider      // exactly one of these two is set
 	route    *v1beta1.LLMRoute
@@ -47,17 +47,38 @@ type compiler struct {
 	routes    []*object
 	// byHost finds the providers that run, by namespace and canonical host.
 	byHost map[hostID][]*object
+	// brokenByHost finds the first provider that does not.
+	brokenByHost map[hostID]*object
+	// operations are the paths of hosts, shared by all hosts that have the same ones.
+	operations map[string]map[string]*Operation
+	strangers  []Problem // of objects that are neither providers nor routes
 }
 
 type hostID struct{ namespace, host string }
 
-func (o *object) hostID() hostID {
-	return hostID{o.object.Namespace, canonical(o.host, o.object.Namespace)}
+func newHostID(host, namespace string) hostID { return hostID{namespace, canonical(host, namespace)} }
+
+func (c *compiler) judgeSecretNames() {
+	for i := range c.in.Secrets {
+		s := &c.in.Secrets[i]
+		id := secretID{s.Namespace, s.Name}
+		if c.secrets[id] == nil {
+			c.secrets[id] = s
+			continue
+		}
+		f := findings{object: Ref{"Secret", s.Namespace, s.Name}}
+		f.invalid(DuplicateObject, "metadata.name", "there is another %s, which is used: rename one of them, or remove it", f.object)
+		c.strangers = append(c.strangers, f.list...)
+	}
 }
 
 // judge looks at every object by itself.
 func (c *compiler) judge() {
 	seen := map[Ref]bool{}
+	// Age decides, then the name: the order in which objects were found decides nothing.
+	order := func(a, b *object) int {
+		return cmp.Or(cmp.Compare(a.object.Namespace, b.object.Namespace), cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
+	}
 	for i := range c.in.Unreadable {
 		seen[c.in.Unreadable[i].Object] = true
 	}
@@ -66,6 +87,7 @@ func (c *compiler) judge() {
 			o.invalid(DuplicateObject, "metadata.name", "there is another %s: rename one of them, or remove it", o.object)
 		}
 		seen[o.object] = true
+		o.id = newHostID(o.host, o.object.Namespace)
 		return o
 	}
 	for i := range c.in.Providers {
@@ -86,27 +108,23 @@ func (c *compiler) judge() {
 		judgeRoute(&o.findings, r)
 		c.routes = append(c.routes, o)
 	}
+	slices.SortStableFunc(c.providers, order)
+	slices.SortStableFunc(c.routes, order)
 }
 
 // settleHosts decides who has a host that several objects claim: the oldest, then the lesser name.
 func (c *compiler) settleHosts() {
 	for _, kind := range [][]*object{c.providers, c.routes} {
-		order := slices.Clone(kind)
-		slices.SortStableFunc(order, func(a, b *object) int {
-			return cmp.Or(cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
-		})
 		taken := map[hostID][]*object{}
-		for _, o := range order {
-			if !o.runs() {
-				continue
-			}
-			id := o.hostID()
-			rival := slices.IndexFunc(taken[id], func(r *object) bool { return !disjoint(o.selector, r.selector) })
+		for _, o := range kind {
+			rival := slices.IndexFunc(taken[o.id], func(r *object) bool { return !disjoint(o.selector, r.selector) })
 			if rival < 0 {
-				taken[id] = append(taken[id], o)
+				if o.runs() {
+					taken[o.id] = append(taken[o.id], o)
+				}
 				continue
 			}
-			first := taken[id][rival]
+			first := taken[o.id][rival]
 			if o.route != nil {
 				o.invalid(HostConflict, "spec.host", "%q has a route already, %s, which is older or has the lesser name: add the rules there, or remove one of the two", o.host, first.object)
 			} else {
@@ -127,11 +145,11 @@ func (c *compiler) judgeReferences() {
 			if rules[o.object.Namespace] == nil {
 				rules[o.object.Namespace] = map[string]bool{}
 			}
-			rules[o.object.Namespace][o.route.Spec.Rules[i].Name] = true
+			if name := o.route.Spec.Rules[i].Name; name != "" {
+				rules[o.object.Namespace][name] = true
+			}
 		}
-		if o.runs() {
-			c.judgeRouteReferences(o)
-		}
+		c.judgeRouteReferences(o)
 	}
 	for _, o := range c.providers {
 		for name := range o.provider.Spec.Configs.RouteSpecificConfigs {
@@ -149,7 +167,10 @@ func (c *compiler) judgeRouteReferences(o *object) {
 		for j := range rule.BackendRefs {
 			b := &rule.BackendRefs[j]
 			field := backendField(i, j)
-			providers := c.byHost[hostID{o.object.Namespace, canonical(b.ProviderHost, o.object.Namespace)}]
+			if b.ProviderHost == "" || o.hasInvalid(field+".providerHost") {
+				continue
+			}
+			providers := c.byHost[newHostID(b.ProviderHost, o.object.Namespace)]
 			if len(providers) == 0 {
 				o.add(Unresolved, ProviderNotFound, field+".providerHost", "no LLMProvider with host %s is in use in namespace %s: its share of the calls fails until there is one", b.ProviderHost, o.object.Namespace)
 			}
@@ -186,7 +207,7 @@ func (c *compiler) judgeSecrets(o *object) {
 }
 
 func (c *compiler) problems() []Problem {
-	var all []Problem
+	all := c.strangers
 	for _, u := range c.in.Unreadable {
 		all = append(all, u.Problems...)
 	}
@@ -196,5 +217,5 @@ func (c *compiler) problems() []Problem {
 		}
 	}
 	sortProblems(all)
-	return all
+	return slices.Compact(all) // what several configs of a provider share is one problem
 }

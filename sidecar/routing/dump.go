@@ -2,6 +2,7 @@ package routing
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -28,16 +29,25 @@ func (t *Table) write(b *bytes.Buffer) {
 	for name, h := range t.hosts {
 		names[h] = append(names[h], name)
 	}
-	hosts := slices.SortedFunc(maps.Keys(names), func(x, y *Host) int { return strings.Compare(x.Name, y.Name) })
+	hosts := slices.Collect(maps.Keys(names))
+	for h, all := range names {
+		slices.Sort(all)
+		if i := slices.Index(all, h.Name); i > 0 { // its own name first
+			copy(all[1:i+1], all[:i])
+			all[0] = h.Name
+		}
+	}
+	// Hosts of two namespaces may have one name of their own, but have no name in common.
+	slices.SortFunc(hosts, func(x, y *Host) int {
+		return cmp.Or(strings.Compare(x.Name, y.Name), slices.Compare(names[x], names[y]))
+	})
 	for _, h := range hosts {
-		others := slices.DeleteFunc(names[h], func(n string) bool { return n == h.Name })
-		slices.Sort(others)
-		fmt.Fprintf(b, "host %s\n", strings.Join(append([]string{h.Name}, others...), " "))
+		fmt.Fprintf(b, "host %s\n", strings.Join(names[h], " "))
 		h.write(b)
 	}
-	for _, s := range t.suffixes {
-		fmt.Fprintf(b, "host *%s\n", s.name)
-		s.host.write(b)
+	for _, w := range t.wildcards {
+		fmt.Fprintf(b, "host %s\n", w.host.Name)
+		w.host.write(b)
 	}
 }
 

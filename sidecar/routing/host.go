@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"golang.org/x/net/idna"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -45,31 +46,41 @@ func trimAny(s string, suffixes ...string) (string, bool) {
 }
 
 // salvage takes from a host field that is wrong what the app may nevertheless call, so that those calls
-// are refused and not passed on. A leading "." means all names below.
+// are refused and not passed on. It may hold wildcards.
 func salvage(host string) string {
 	host = strings.ToLower(strings.TrimSpace(host))
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
 	}
-	host, _, _ = strings.Cut(host, "/")
-	if _, rest, ok := strings.Cut(host, "@"); ok {
-		host = rest
+	if i := strings.IndexAny(host, `/?#\`); i >= 0 {
+		host = host[:i]
 	}
-	if !strings.HasPrefix(host, "[") {
-		host, _, _ = strings.Cut(host, ":")
-	}
-	if i := strings.LastIndex(host, "*"); i >= 0 {
+	if i := strings.LastIndex(host, "@"); i >= 0 {
 		host = host[i+1:]
 	}
-	return strings.TrimSuffix(host, ".")
+	switch ip, err := netip.ParseAddr(host); {
+	case err == nil && ip.Is6():
+		return "[" + host + "]" // as it is called
+	case strings.HasPrefix(host, "["):
+		inside, _, _ := strings.Cut(host, "]")
+		return inside + "]"
+	}
+	host, _, _ = strings.Cut(host, ":")
+	host = strings.TrimRight(host, ".")
+	if ascii, err := idna.Lookup.ToASCII(host); err == nil && !isASCII(host) {
+		return ascii // what a client makes of it
+	}
+	return host
 }
+
+func isASCII(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' }) }
 
 // judgeHost adds to f what is wrong with a host field.
 func judgeHost(f *findings, field, host string) {
 	bad := func(format string, args ...any) { f.invalid(InvalidValue, field, format, args...) }
 	name := salvage(host)
 	only := "write only the name"
-	if name != "" && !strings.HasPrefix(name, ".") && name != host {
+	if name != "" && name != host {
 		only = "write only the name: " + name
 	}
 	switch {
@@ -89,6 +100,11 @@ func judgeHost(f *findings, field, host string) {
 		bad("%q has a port: %s; the port belongs into spec.port of the LLMProvider", host, only)
 	case strings.HasSuffix(host, "."):
 		bad("%q ends in a dot: remove it", host)
+	case !isASCII(host):
+		if isASCII(name) {
+			only = "write it as DNS has it: " + name
+		}
+		bad("%q has letters that DNS does not have: %s", host, only)
 	default:
 		if _, err := netip.ParseAddr(host); err == nil {
 			return
@@ -101,6 +117,9 @@ func judgeHost(f *findings, field, host string) {
 			if len(label) > validation.DNS1123LabelMaxLength {
 				bad("%q is not a DNS name: %q is longer than %d characters", host, label, validation.DNS1123LabelMaxLength)
 			}
+		}
+		if last := host[strings.LastIndex(host, ".")+1:]; !strings.ContainsFunc(last, func(r rune) bool { return r < '0' || r > '9' }) {
+			bad("%q ends in a number, but is not an IPv4 address: write four numbers from 0 to 255 without leading zeros, or a name", host)
 		}
 	}
 }

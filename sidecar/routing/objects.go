@@ -1,12 +1,14 @@
 package routing
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 	"strings"
-
-	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 
 	"remora.dev/remora/apis/v1beta1"
 )
@@ -16,7 +18,7 @@ type Objects struct {
 	Providers []v1beta1.LLMProvider
 	Routes    []v1beta1.LLMRoute
 	// Secrets that keys may come from. nil means that they are not known here (admission may not read
-	// them): then references to them are not judged.
+	// them): then references to them are not judged, and lead to refusals.
 	Secrets []Secret
 	// Objects that could not be decoded.
 	Unreadable []Unreadable
@@ -33,132 +35,180 @@ type Secret struct {
 
 // Unreadable is an object of our kinds that could not be decoded. Its hosts stay owned.
 type Unreadable struct {
-	Object   Ref
-	Hosts    []string
+	Object Ref
+	// Every host that it names. None of them is passed on.
+	Hosts []string
+	// Those of Hosts that a route decides about itself: that a provider has them does not serve them,
+	// because the route would have had another say. Not so those of its backends.
+	Claims   []string
 	Problems []Problem
 }
 
 // ErrNotAnObject is wrapped by the errors of Decode.
 var ErrNotAnObject = errors.New("not a Kubernetes object")
 
-// Decode adds the object written in doc (YAML or JSON) to o. Objects of other kinds are not added; the
-// Ref is that of the object in any case. An object of our kinds that cannot be decoded becomes an
-// Unreadable. An object without a namespace gets the one given. The error says that doc is not an
-// object at all; it wraps ErrNotAnObject.
+// Decode adds the object written in doc (YAML or JSON) to o, or the objects of a List. Objects of other
+// kinds are not added; the Ref is that of the object in any case, and empty for an empty document. An
+// object of our kinds that cannot be read becomes an Unreadable, with all that is wrong with it. An object
+// without a namespace gets the one given. The error says that doc is not an object at all; it wraps
+// ErrNotAnObject and shows nothing of the text, which may be a key.
 func (o *Objects) Decode(doc []byte, namespace string) (Ref, error) {
-	text, strictErr := yaml.YAMLToJSONStrict(doc)
-	if strictErr != nil {
-		var err error
-		if text, err = yaml.YAMLToJSON(doc); err != nil {
-			return Ref{}, fmt.Errorf("%w: %s", ErrNotAnObject, sentence(err))
-		}
+	tree, twins, err := parse(doc)
+	if err != nil {
+		return Ref{}, err
 	}
-	var head struct {
-		APIVersion string `json:"apiVersion"`
-		Kind       string `json:"kind"`
-		Metadata   struct {
-			Name      string `json:"name"`
-			Namespace string `json:"namespace"`
-		} `json:"metadata"`
+	return o.decode(tree, twins, namespace)
+}
+
+func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) {
+	top, ok := tree.(map[string]any)
+	if tree == nil {
+		return Ref{}, nil
+	} else if !ok {
+		return Ref{}, fmt.Errorf("%w: it is %s: write a map with apiVersion, kind, metadata and spec", ErrNotAnObject, valueWord(tree))
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(text, &head); err != nil {
-		return Ref{}, fmt.Errorf("%w: %s", ErrNotAnObject, sentence(err))
-	}
-	ref := Ref{head.Kind, head.Metadata.Namespace, head.Metadata.Name}
-	if ref.Namespace == "" {
+	version, _ := top["apiVersion"].(string)
+	metadata, _ := top["metadata"].(map[string]any)
+	var ref Ref
+	ref.Kind, _ = top["kind"].(string)
+	ref.Name, _ = metadata["name"].(string)
+	if ref.Namespace, _ = metadata["namespace"].(string); ref.Namespace == "" {
 		ref.Namespace = namespace
 	}
+	ours := strings.HasPrefix(version, v1beta1.GroupVersion.Group+"/")
+	if ref.Kind == "" {
+		return ref, fmt.Errorf("%w: it has no kind: write LLMProvider, LLMRoute or Secret", ErrNotAnObject)
+	}
+	if strings.HasSuffix(ref.Kind, "List") && (ours || version == "v1") {
+		return ref, o.decodeList(top["items"], twins, namespace)
+	}
+	if ref.Kind == "Secret" && version == "v1" {
+		return ref, o.decodeSecret(top, twins, ref)
+	}
+
+	f := findings{}
+	for _, kind := range []string{v1beta1.KindLLMProvider, v1beta1.KindLLMRoute} {
+		if kind != ref.Kind && (strings.EqualFold(kind, ref.Kind) || ours && oneEdit(kind, ref.Kind)) {
+			f.invalid(InvalidValue, "kind", "%q is not a kind: did you mean %s?", ref.Kind, kind)
+			ref.Kind, f.list[0].Object = kind, Ref{kind, ref.Namespace, ref.Name}
+		}
+	}
+	f.object = ref
+	if want := v1beta1.GroupVersion.String(); version != want {
+		f.invalid(InvalidValue, "apiVersion", "is %q: write %s", version, want)
+	}
+	var hosts, claims []string
+	for _, t := range twins {
+		f.invalid(UnreadableObject, t.path, "is given twice: keep one")
+		hosts = append(hosts, t.hosts...)
+	}
 	switch ref.Kind {
-	case v1beta1.KindLLMProvider, v1beta1.KindLLMRoute:
-	case "Secret":
-		return ref, o.decodeSecret(text, ref)
-	case "":
-		return ref, fmt.Errorf("%w: it has no kind; write kind: LLMProvider, LLMRoute or Secret", ErrNotAnObject)
+	case v1beta1.KindLLMProvider:
+		if p := read(&f, top, judgeProvider); p != nil {
+			p.Namespace = ref.Namespace
+			o.Providers = append(o.Providers, *p)
+			return ref, nil
+		}
+	case v1beta1.KindLLMRoute:
+		if r := read(&f, top, judgeRoute); r != nil {
+			r.Namespace = ref.Namespace
+			o.Routes = append(o.Routes, *r)
+			return ref, nil
+		}
 	default:
 		return ref, nil
 	}
-
-	f := findings{object: ref}
-	if want := v1beta1.GroupVersion.String(); head.APIVersion != want {
-		f.invalid(InvalidValue, "apiVersion", "is %q: write %s", head.APIVersion, want)
-	}
-	if strictErr != nil {
-		f.invalid(UnreadableObject, "", "%s", sentence(strictErr))
-	}
-	if ref.Kind == v1beta1.KindLLMProvider {
-		var p v1beta1.LLMProvider
-		if decode(&f, text, &p); len(f.list) == 0 {
-			p.Namespace = ref.Namespace
-			o.Providers = append(o.Providers, p)
-			return ref, nil
-		}
-	} else {
-		var r v1beta1.LLMRoute
-		if decode(&f, text, &r); len(f.list) == 0 {
-			r.Namespace = ref.Namespace
-			o.Routes = append(o.Routes, r)
-			return ref, nil
+	for _, name := range slices.Sorted(maps.Keys(top)) {
+		if name != "metadata" && name != "status" {
+			hosts = hostsIn(hosts, hostFields, name, top[name])
+			claims = hostsIn(claims, claimFields, name, top[name])
 		}
 	}
-	o.Unreadable = append(o.Unreadable, Unreadable{Object: ref, Hosts: hostsIn(text), Problems: f.list})
+	sortProblems(f.list)
+	o.Unreadable = append(o.Unreadable, Unreadable{Object: ref, Hosts: hosts, Claims: claims, Problems: f.list})
 	return ref, nil
 }
 
-// hostsIn finds the hosts that an object names, whatever else is wrong with it.
-func hostsIn(text []byte) []string {
-	var object struct {
-		Spec map[string]any `json:"spec"`
+// read gives the object in a tree, or nil where the tree is not entirely such an object, or f has
+// something against it already. Then f also gets what judge finds in the parts that could be read.
+func read[T any](f *findings, top map[string]any, judge func(*findings, *T)) *T {
+	s := shape{findings: f}
+	top = maps.Clone(top)
+	delete(top, "status") // it is the controller's: a file may hold that of an earlier version
+	fitting, _ := s.fit(top, reflect.TypeFor[T](), "")
+	text, err := json.Marshal(fitting)
+	object := new(T)
+	if err == nil {
+		err = json.Unmarshal(text, object)
 	}
-	if kjson.UnmarshalCaseSensitivePreserveInts(text, &object) != nil {
+	if err != nil { // cannot be: it fits
+		f.invalid(UnreadableObject, "", "cannot be read")
 		return nil
 	}
-	var hosts []string
-	var walk func(v any)
-	walk = func(v any) {
-		switch v := v.(type) {
-		case []any:
-			for _, e := range v {
-				walk(e)
-			}
-		case map[string]any:
-			for name, e := range v {
-				if s, ok := e.(string); ok && (strings.EqualFold(name, "host") || strings.EqualFold(name, "providerHost")) {
-					hosts = append(hosts, s)
-				}
-				walk(e)
-			}
+	if f.firstInvalid() == nil {
+		return object
+	}
+	more := findings{object: f.object}
+	judge(&more, object)
+	for _, p := range more.list {
+		if !s.silences(p) {
+			f.list = append(f.list, p)
 		}
 	}
-	walk(object.Spec)
-	return hosts
-}
-
-func (o *Objects) decodeSecret(text []byte, ref Ref) error {
-	var s struct {
-		Type       string            `json:"type"`
-		Data       map[string][]byte `json:"data"`
-		StringData map[string]string `json:"stringData"`
-	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(text, &s); err != nil {
-		// The error may quote the value, which is a key.
-		return fmt.Errorf("%w: data of %s must be base64, stringData plain text", ErrNotAnObject, ref)
-	}
-	secret := Secret{Namespace: ref.Namespace, Name: ref.Name, Type: s.Type, Data: map[string]Key{}}
-	for name, value := range s.Data {
-		secret.Data[name] = NewKey(string(value))
-	}
-	for name, value := range s.StringData {
-		secret.Data[name] = NewKey(value)
-	}
-	o.Secrets = append(o.Secrets, secret)
 	return nil
 }
 
-// sentence makes the error of a decoder fit into one of ours.
-func sentence(err error) string {
-	s := err.Error()
-	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "yaml: ", "json: "} {
-		s = strings.TrimPrefix(s, prefix)
+func (o *Objects) decodeList(items any, twins []twin, namespace string) error {
+	list, ok := items.([]any)
+	if !ok && items != nil {
+		return fmt.Errorf("%w: items is %s: write a list of objects", ErrNotAnObject, valueWord(items))
 	}
-	return strings.Join(strings.Fields(s), " ")
+	var all []error
+	for i, item := range list {
+		place := fmt.Sprintf("items[%d]", i)
+		var own []twin
+		for _, t := range twins {
+			if rest, ok := strings.CutPrefix(t.path, place+"."); ok {
+				own = append(own, twin{rest, t.hosts})
+			}
+		}
+		if _, err := o.decode(item, own, namespace); err != nil {
+			all = append(all, fmt.Errorf("%s: %w", place, err))
+		}
+	}
+	return errors.Join(all...)
+}
+
+func (o *Objects) decodeSecret(top map[string]any, twins []twin, ref Ref) error {
+	s := Secret{Namespace: ref.Namespace, Name: ref.Name, Data: map[string]Key{}}
+	s.Type, _ = top["type"].(string)
+	var faults []string
+	for _, t := range twins {
+		faults = append(faults, t.path+" is given twice: keep one")
+	}
+	for _, field := range []string{"data", "stringData"} { // the second wins, as in the API server
+		entries, ok := top[field].(map[string]any)
+		if !ok && top[field] != nil {
+			faults = append(faults, field+" is "+valueWord(top[field])+", and must be a map")
+		}
+		for _, name := range slices.Sorted(maps.Keys(entries)) {
+			text, ok := entries[name].(string)
+			if entries[name] != nil && !ok {
+				faults = append(faults, field+"."+name+" is "+valueWord(entries[name])+", and must be a string: put it in quotes")
+			}
+			if field == "data" {
+				decoded, err := base64.StdEncoding.DecodeString(text)
+				if err != nil {
+					faults = append(faults, field+"."+name+" is not base64: plain text belongs under stringData")
+				}
+				text = string(decoded)
+			}
+			s.Data[name] = NewKey(text)
+		}
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("%w: %s: %s", ErrNotAnObject, ref, strings.Join(faults, "; "))
+	}
+	o.Secrets = append(o.Secrets, s)
+	return nil
 }

@@ -1,6 +1,9 @@
 package routing
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Operation is one of the inference operations: the only ones that a key is ever sent with. The list
 // is closed, so that no call can reach a provider's administrative API.
@@ -44,9 +47,19 @@ var (
 // IsChat tells whether the operation goes to the provider's own path.
 func (o *Operation) IsChat() bool { return o == operationChat }
 
-// paths maps the paths that an app may call at a host to operations. bases are the bases of the
-// providers behind it; /v1 and no base at all always count.
-func paths(providerPaths ...string) map[string]*Operation {
+// paths gives the paths of a host with these providers behind it. Hosts with the same ones share them.
+func (c *compiler) paths(providerPaths ...string) map[string]*Operation {
+	slices.Sort(providerPaths)
+	id := strings.Join(slices.Compact(providerPaths), "\n")
+	if c.operations[id] == nil {
+		c.operations[id] = pathsFor(providerPaths)
+	}
+	return c.operations[id]
+}
+
+// pathsFor maps the paths that an app may call at a host to operations: with the base of each provider
+// behind it, with /v1, and with no base at all.
+func pathsFor(providerPaths []string) map[string]*Operation {
 	m := map[string]*Operation{"/": operationChat, "": operationChat}
 	for _, base := range append([]string{"", "/v1"}, bases(providerPaths)...) {
 		for _, o := range operations {

@@ -34,6 +34,10 @@ func (r Ref) String() string {
 	return r.Kind + " " + r.Namespace + "/" + r.Name
 }
 
+func compareRefs(a, b Ref) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
 // Problem is one thing that is wrong with one object.
 type Problem struct {
 	Object   Ref
@@ -56,9 +60,7 @@ func (p Problem) String() string {
 func sortProblems(ps []Problem) {
 	slices.SortStableFunc(ps, func(a, b Problem) int {
 		return cmp.Or(
-			cmp.Compare(a.Object.Kind, b.Object.Kind),
-			cmp.Compare(a.Object.Namespace, b.Object.Namespace),
-			cmp.Compare(a.Object.Name, b.Object.Name),
+			compareRefs(a.Object, b.Object),
 			cmp.Compare(a.Severity, b.Severity),
 			cmp.Compare(a.Field, b.Field),
 			cmp.Compare(a.Message, b.Message),
@@ -84,6 +86,11 @@ func (f *findings) invalid(c Code, field, format string, args ...any) {
 
 func (f *findings) warn(c Code, field, format string, args ...any) {
 	f.add(Warning, c, field, format, args...)
+}
+
+// hasInvalid tells whether there is something wrong with that very field.
+func (f *findings) hasInvalid(field string) bool {
+	return slices.ContainsFunc(f.list, func(p Problem) bool { return p.Severity == Invalid && p.Field == field })
 }
 
 // firstInvalid gives the problem that keeps the object from running, if there is one.

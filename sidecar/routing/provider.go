@@ -1,12 +1,15 @@
 package routing
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"maps"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -39,9 +42,9 @@ func judgeProvider(f *findings, p *v1beta1.LLMProvider) {
 
 func judgeName(f *findings, name string) {
 	if name == "" {
-		f.invalid(InvalidValue, "metadata.name", "is required")
+		f.invalid(InvalidValue, "metadata.name", "is required: give the object a name")
 	} else if why := validation.IsDNS1123Subdomain(name); len(why) > 0 {
-		f.invalid(InvalidValue, "metadata.name", "%q: %s", name, why[0])
+		f.invalid(InvalidValue, "metadata.name", "%q is not a name: %s", name, why[0])
 	}
 }
 
@@ -55,12 +58,27 @@ func judgePath(f *findings, path string) {
 		bad("has a fragment: remove # and what follows it")
 	case strings.Contains(path, "?"):
 		bad("has a query: remove ? and what follows it")
-	case slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return s == ".." || s == "." }):
-		bad("has a . or .. in it: write the path that is meant")
+	case slices.ContainsFunc(strings.Split(path, "/"), isDots):
+		bad("has a . or .. in it, or what decodes to that: write the path that is meant")
 	case strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' }):
 		bad("has characters that a path cannot have: write them as %XX")
 	case len(path) > 1024:
-		bad("is longer than 1024 characters")
+		f.invalid(InvalidValue, "spec.path", "is longer than 1024 characters: write the path of the API only")
+	case variable.MatchString(path):
+		warnVariable(f, "spec.path", path)
+	}
+}
+
+// isDots tells whether a segment of a path is, once decoded, the folder itself or the one above.
+func isDots(segment string) bool {
+	decoded, err := url.PathUnescape(segment)
+	return err != nil || slices.ContainsFunc(strings.FieldsFunc(decoded, func(r rune) bool { return r == '/' || r == '\\' }),
+		func(s string) bool { return s == "." || s == ".." })
+}
+
+func warnVariable(f *findings, field, value string) {
+	if variable.MatchString(value) {
+		f.warn(UnexpandedVariable, field, "%q looks like a variable that nothing has replaced: put the value in its place", value)
 	}
 }
 
@@ -76,7 +94,7 @@ func judgeLabels(f *findings, field string, labels map[string]string) {
 			f.invalid(InvalidValue, field, "%q is not the key of a label: %s", k, why[0])
 		}
 		if why := validation.IsValidLabelValue(labels[k]); len(why) > 0 {
-			f.invalid(InvalidValue, field+"["+k+"]", "%q is not the value of a label: %s", labels[k], why[0])
+			f.invalid(InvalidValue, field+"["+k+"]", "%q is not the value of a label, so no pod has it: %s", labels[k], why[0])
 		}
 	}
 }
@@ -114,47 +132,45 @@ func judgeTLS(f *findings, tls *v1beta1.ProviderTLS) {
 }
 
 func judgeBundle(f *findings, field string, bundle []byte) {
-	count := 0
-	for rest := bundle; len(strings.TrimSpace(string(rest))) > 0; count++ {
+	rest := bundle
+	for n := 1; ; n++ {
 		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
+		block, rest = pem.Decode(rest)
+		switch {
+		case block == nil && n > 1 && !bytes.Contains(rest, []byte("-----BEGIN")):
+			return // what follows the last certificate may be a comment, as what precedes it
+		case block == nil:
 			f.invalid(InvalidValue, field, "is not PEM: give certificates that start with -----BEGIN CERTIFICATE-----, encoded in base64")
 			return
-		}
-		if block.Type != "CERTIFICATE" {
+		case block.Type != "CERTIFICATE":
 			f.invalid(InvalidValue, field, "holds a %s: give certificates only", block.Type)
 			return
 		}
 		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			f.invalid(InvalidValue, field, "certificate %d cannot be read: %s", count+1, err)
+			f.invalid(InvalidValue, field, "certificate %d cannot be read: %s: replace or remove it", n, err)
 		}
-	}
-	if count == 0 {
-		f.invalid(InvalidValue, field, "holds no certificate")
 	}
 }
 
 func judgeReference(f *findings, field, name string) {
 	if name == "" {
-		f.invalid(InvalidValue, field, "is required")
+		f.invalid(InvalidValue, field, "is required: name a Secret of this namespace")
 	} else if why := validation.IsDNS1123Subdomain(name); len(why) > 0 {
-		f.invalid(InvalidValue, field, "%q: %s", name, why[0])
+		f.invalid(InvalidValue, field, "%q is not the name of a Secret: %s", name, why[0])
 	}
 }
 
 func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1.OpenAIConfig) {
-	if len(c.Model) > 256 {
-		f.invalid(InvalidValue, field+".model", "is longer than 256 bytes")
+	if utf8.RuneCountInString(c.Model) > 256 {
+		f.invalid(InvalidValue, field+".model", "is longer than 256 characters: write the name that the provider gives the model")
 	}
-	if variable.MatchString(c.Model) {
-		f.warn(UnexpandedVariable, field+".model", "%q looks like a variable that nothing has replaced", c.Model)
-	}
+	warnVariable(f, field+".model", c.Model)
 	if c.APIKey != "" {
 		switch {
 		case strings.ContainsFunc(c.APIKey, func(r rune) bool { return r <= ' ' || r > '~' }):
 			f.invalid(InvalidValue, field+".apiKey", "has white space, control or non-ASCII characters: write the key without quotes and line breaks")
 		case len(c.APIKey) > 8192:
-			f.invalid(InvalidValue, field+".apiKey", "is longer than 8192 characters")
+			f.invalid(InvalidValue, field+".apiKey", "is longer than 8192 characters: write one key only")
 		case variable.MatchString(c.APIKey):
 			f.warn(UnexpandedVariable, field+".apiKey", "looks like a variable that nothing has replaced: put the key in its place, or use apiKeyRef")
 		}
@@ -166,7 +182,7 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 		}
 		judgeReference(f, field+".apiKeyRef.name", ref.Name)
 		if why := validation.IsConfigMapKey(secretKey(ref)); len(why) > 0 {
-			f.invalid(InvalidValue, field+".apiKeyRef.key", "%q: %s", ref.Key, why[0])
+			f.invalid(InvalidValue, field+".apiKeyRef.key", "%q cannot be in a Secret: %s", ref.Key, why[0])
 		}
 	}
 	if hasKey(c) && tls != nil && tls.Mode == v1beta1.TLSDisable {

@@ -9,12 +9,22 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 )
 
+// maxComparisons bounds the time that one route can take here. What is beyond it is not warned about.
+const maxComparisons = 50_000
+
+// reach compares the matches of a route's rules.
+type reach struct {
+	left  int // how many comparisons are left
+	regex map[string]*regexp.Regexp
+}
+
 // judgeReach warns about rules that can never match because earlier ones take every call that they
 // would take.
 func judgeReach(f *findings, rules []v1beta1.LLMRule) {
+	c := reach{left: maxComparisons, regex: map[string]*regexp.Regexp{}}
 	for i := range rules {
 		for j := range i {
-			if !coversRule(&rules[j], &rules[i]) {
+			if !c.coversRule(&rules[j], &rules[i]) {
 				continue
 			}
 			f.warn(RuleNeverMatches, fmt.Sprintf("spec.rules[%d]", i),
@@ -33,7 +43,7 @@ func ruleLabel(r *v1beta1.LLMRule, i int) string {
 }
 
 // coversRule tells whether early takes every call that late would take. It is sure when it says yes.
-func coversRule(early, late *v1beta1.LLMRule) bool {
+func (c *reach) coversRule(early, late *v1beta1.LLMRule) bool {
 	if len(early.Matches) == 0 {
 		return true
 	}
@@ -41,33 +51,36 @@ func coversRule(early, late *v1beta1.LLMRule) bool {
 		return false
 	}
 	for i := range late.Matches {
-		if !anyCovers(early.Matches, &late.Matches[i]) {
+		if !c.anyCovers(early.Matches, &late.Matches[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func anyCovers(early []v1beta1.LLMRequestMatch, late *v1beta1.LLMRequestMatch) bool {
+func (c *reach) anyCovers(early []v1beta1.LLMRequestMatch, late *v1beta1.LLMRequestMatch) bool {
 	for i := range early {
-		if coversMatch(&early[i], late) {
+		if c.coversMatch(&early[i], late) {
 			return true
 		}
 	}
 	return false
 }
 
-func coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
+func (c *reach) coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
+	if c.left--; c.left < 0 {
+		return false
+	}
 	if !subset(early.SourceLabels, late.SourceLabels) {
 		return false
 	}
-	if early.Model != nil && (late.Model == nil || !coversString(*early.Model, *late.Model)) {
+	if early.Model != nil && (late.Model == nil || !c.coversString(*early.Model, *late.Model)) {
 		return false
 	}
 	for name, e := range early.Headers {
 		covered := false
 		for other, l := range late.Headers {
-			covered = covered || textproto.CanonicalMIMEHeaderKey(name) == textproto.CanonicalMIMEHeaderKey(other) && coversString(e, l)
+			covered = covered || textproto.CanonicalMIMEHeaderKey(name) == textproto.CanonicalMIMEHeaderKey(other) && c.coversString(e, l)
 		}
 		if !covered {
 			return false
@@ -76,7 +89,7 @@ func coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
 	return true
 }
 
-func coversString(early, late v1beta1.StringMatch) bool {
+func (c *reach) coversString(early, late v1beta1.StringMatch) bool {
 	switch {
 	case early.Exact != nil:
 		return late.Exact != nil && *early.Exact == *late.Exact
@@ -87,9 +100,16 @@ func coversString(early, late v1beta1.StringMatch) bool {
 		if late.Regex != nil {
 			return *early.Regex == *late.Regex
 		}
-		return late.Exact != nil && regexp.MustCompile("^(?:"+*early.Regex+")$").MatchString(*late.Exact)
+		return late.Exact != nil && c.compiled(*early.Regex).MatchString(*late.Exact)
 	}
 	// Presence. A model is present when it is not empty, a header also when it is.
 	return late.Exact == nil && late.Prefix == nil && late.Regex == nil || late.Exact != nil && *late.Exact != "" ||
 		late.Prefix != nil && *late.Prefix != ""
+}
+
+func (c *reach) compiled(regex string) *regexp.Regexp {
+	if c.regex[regex] == nil {
+		c.regex[regex] = wholeValue(regex)
+	}
+	return c.regex[regex]
 }

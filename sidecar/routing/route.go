@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"net/textproto"
-	"regexp"
 	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -53,8 +53,8 @@ func judgeGateways(f *findings, field string, gateways []string) {
 }
 
 func judgeRule(f *findings, field string, r *v1beta1.LLMRule) {
-	if len(r.Name) > 253 {
-		f.invalid(InvalidValue, field+".name", "is longer than 253 characters")
+	if utf8.RuneCountInString(r.Name) > 253 {
+		f.invalid(InvalidValue, field+".name", "is longer than 253 characters: use a shorter name")
 	}
 	if n := len(r.Matches); n > v1beta1.MaxMatches {
 		f.invalid(InvalidValue, field+".matches", "has %d entries: at most %d are allowed", n, v1beta1.MaxMatches)
@@ -120,8 +120,11 @@ func judgeString(f *findings, field string, m v1beta1.StringMatch) {
 			continue
 		}
 		given++
-		if len(*s) > 1024 {
-			f.invalid(InvalidValue, field+"."+name, "is longer than 1024 characters")
+		if utf8.RuneCountInString(*s) > 1024 {
+			f.invalid(InvalidValue, field+"."+name, "is longer than 1024 characters: use a prefix or a regex")
+		}
+		if name != "regex" { // which has a use for $ and {}
+			warnVariable(f, field+"."+name, *s)
 		}
 	}
 	if given > 1 {
@@ -130,14 +133,36 @@ func judgeString(f *findings, field string, m v1beta1.StringMatch) {
 	if m.Regex == nil {
 		return
 	}
-	_, err := syntax.Parse(*m.Regex, syntax.Perl)
+	parsed, err := syntax.Parse(*m.Regex, syntax.Perl)
 	var bad *syntax.Error
 	if errors.As(err, &bad) {
-		at := strings.Index(*m.Regex, bad.Expr) + 1
-		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression: %s at character %d: %q", *m.Regex, bad.Code, at, bad.Expr)
-	} else if _, err := regexp.Compile("^(?:" + *m.Regex + ")$"); err != nil {
-		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression: %s", *m.Regex, err)
+		at := len(*m.Regex) // an error without a place is one of the end
+		if bad.Expr != "" {
+			at = strings.Index(*m.Regex, bad.Expr) + 1
+		}
+		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression (RE2): %s at character %d: %q", *m.Regex, bad.Code, at, bad.Expr)
+	} else if steps(parsed) > maxSteps {
+		f.invalid(InvalidValue, field+".regex", "takes over %d steps: repeat less, or match a prefix", maxSteps)
 	}
+}
+
+// maxSteps bounds the memory of one regular expression: {1000} makes a thousand of what it follows, and
+// a route may have thousands of expressions.
+const maxSteps = 2000
+
+// steps estimates the size of a compiled expression.
+func steps(re *syntax.Regexp) int {
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n += len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		n += steps(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
 }
 
 func judgeBackends(f *findings, field string, refs []v1beta1.LLMBackendRef) {

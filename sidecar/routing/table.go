@@ -17,14 +17,30 @@ type Workload struct {
 // Table is a compiled configuration. It does not change once it is made.
 type Table struct {
 	hosts      map[string]*Host
-	suffixes   []suffix // names below a wildcard that should not have been written
+	wildcards  []wildcard // of objects that are refused for them
 	incomplete bool
 	generation string
 }
 
-type suffix struct {
-	name string // begins with "."
-	host *Host
+type wildcard struct {
+	parts []string // what is between the asterisks
+	host  *Host
+}
+
+func (w *wildcard) covers(name string) bool {
+	first, last := w.parts[0], w.parts[len(w.parts)-1]
+	if len(name) < len(first)+len(last) || !strings.HasPrefix(name, first) || !strings.HasSuffix(name, last) {
+		return false
+	}
+	name = name[len(first) : len(name)-len(last)]
+	for _, part := range w.parts[1 : len(w.parts)-1] {
+		_, rest, found := strings.Cut(name, part)
+		if !found {
+			return false
+		}
+		name = rest
+	}
+	return true
 }
 
 // Host is an owned host: what is called under one of its names is served or refused, never passed on.
@@ -173,9 +189,9 @@ func (t *Table) Host(authority []byte) *Host {
 	if h := t.hosts[string(name)]; h != nil {
 		return h
 	}
-	for _, s := range t.suffixes {
-		if bytes.HasSuffix(name, []byte(s.name)) {
-			return s.host
+	for i := range t.wildcards {
+		if t.wildcards[i].covers(string(name)) {
+			return t.wildcards[i].host
 		}
 	}
 	return nil
@@ -284,9 +300,4 @@ func (l *Level) Pick(draw, tried uint64) int {
 		draw -= w
 	}
 	return -1
-}
-
-// newSuffix makes an entry for all names below a wildcard.
-func newSuffix(name string, h *Host) suffix {
-	return suffix{"." + strings.TrimPrefix(name, "."), h}
 }
