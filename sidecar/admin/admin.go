@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -120,7 +121,7 @@ func (s *Server) config(c *fasthttp.RequestCtx) {
 		b.WriteString("# no configuration has been read yet\n")
 	}
 	for _, p := range current.Problems {
-		fmt.Fprintf(&b, "# %s  %s  %s\n", p.Severity, p.Object, p)
+		fmt.Fprintf(&b, "# %s  %s  %s\n", p.Severity, p.Object, strings.ReplaceAll(p.String(), "\n", " "))
 	}
 	_, _ = current.Table.WriteTo(&b) // a buffer takes everything
 	c.SetBody(b.Bytes())

@@ -1,0 +1,150 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/snapshot"
+)
+
+// Files follows configuration in files.
+type Files struct {
+	// Path is a file, or a folder whose files *.yaml, *.yml and *.json are read, not those of folders in it and
+	// not those whose names begin with a dot.
+	Path string
+	// Labels are those of the workload that is served. Its namespace is that of the files.
+	Labels map[string]string
+	// Log hears of each change once, and of each problem once.
+	Log logr.Logger
+	// Store is where configurations are published.
+	Store *snapshot.Store
+
+	source   *source
+	findings []finding // of the configuration that is published
+	lost     error     // why Path as a whole cannot be read now
+	intact   []finding // those of the last good reading, while there is an error
+}
+
+// Load reads Path once and publishes what it holds. The error says that Path cannot be read at all. It is
+// called before Run, if the first reading is to be awaited.
+func (f *Files) Load() error {
+	for tries := 0; ; tries++ {
+		err := f.refresh()
+		if !errors.Is(err, errMoving) || tries == maxTries {
+			return err
+		}
+	}
+}
+
+// maxTries bounds how often files that change all the time are read again before there is an error.
+const maxTries = 10
+
+// Run follows Path until ctx ends. From the first good reading on, nothing that happens to Path stops it:
+// what was read last keeps running.
+func (f *Files) Run(ctx context.Context) {
+	n := newNotifier(f.Path, f.Log)
+	defer n.close()
+	for {
+		n.attach()
+		if err := f.refresh(); errors.Is(err, errMoving) {
+			n.again()
+		} else {
+			f.lose(err)
+		}
+		if !n.wait(ctx) {
+			return
+		}
+	}
+}
+
+// refresh reads what has changed and publishes it.
+func (f *Files) refresh() error {
+	if f.source == nil {
+		f.source = newSource(f.Path, &routing.Workload{Labels: f.Labels})
+	}
+	now := time.Now()
+	changed, err := f.source.read(now)
+	if err != nil {
+		return err
+	}
+	if !changed && f.lost == nil {
+		return nil
+	}
+	f.lost = nil
+	table, findings, all := f.source.compile(now)
+	f.publish(table, append(f.source.faults(), findings...), all)
+	return nil
+}
+
+// lose notes that Path cannot be read, once.
+func (f *Files) lose(err error) {
+	if err == nil || f.lost != nil && f.lost.Error() == err.Error() {
+		return
+	}
+	current := f.Store.Load()
+	then := "what was read before keeps running"
+	if !current.Ready {
+		then = "until it can be read, all calls are refused"
+	}
+	f.Log.Error(err, "the configuration cannot be read", "path", f.Path, "then", then)
+	lost := finding{routing.Problem{
+		Object: pathRef(fileKind, f.Path), Severity: routing.Invalid, Code: routing.ConfigurationUnread,
+		Message: fmt.Sprintf("cannot be read: %s; %s", reason(err), then),
+	}, place{file: f.Path}}
+	if f.lost == nil {
+		f.intact = f.findings
+	}
+	f.lost, f.findings = err, append([]finding{lost}, f.intact...)
+	f.Store.Publish(&snapshot.Snapshot{Table: current.Table, Problems: problemsOf(f.findings), Ready: current.Ready})
+}
+
+// publish replaces the snapshot if the new one differs, and logs what is new in it.
+func (f *Files) publish(table *routing.Table, findings []finding, all *set) {
+	current, before := f.Store.Load(), f.findings
+	f.findings = findings
+	problems := problemsOf(findings)
+	if current.Ready && current.Table.Generation() == table.Generation() && slices.Equal(current.Problems, problems) {
+		return
+	}
+	f.Store.Publish(&snapshot.Snapshot{Table: table, Problems: problems, Ready: true})
+
+	counts := map[routing.Severity]int{}
+	for _, p := range problems {
+		counts[p.Severity]++
+	}
+	f.Log.Info("configuration in use", "generation", table.Generation(), "objects", all.objects, "hosts", all.hosts(),
+		"invalid", counts[routing.Invalid], "unresolved", counts[routing.Unresolved], "warnings", counts[routing.Warning])
+	for _, n := range all.ignored {
+		f.Log.V(1).Info("object of another kind is ignored", "kind", n.object.Kind, "name", n.object.Name, "at", n.at.String())
+	}
+	known := map[routing.Problem]bool{}
+	for _, b := range before {
+		known[b.Problem] = true
+	}
+	for _, n := range findings {
+		if known[n.Problem] {
+			continue
+		}
+		known[n.Problem] = true
+		values := []any{"object", n.Object.String(), "at", n.at.String(), "code", string(n.Code), "field", n.Field, "problem", n.Message}
+		if n.Severity == routing.Invalid {
+			f.Log.Error(nil, "configuration is invalid", values...)
+		} else {
+			f.Log.Info("configuration has a problem", append(values, "severity", n.Severity.String())...)
+		}
+	}
+}
+
+func problemsOf(findings []finding) []routing.Problem {
+	var all []routing.Problem
+	for _, f := range findings {
+		all = append(all, f.Problem)
+	}
+	return all
+}
