@@ -71,7 +71,7 @@ func (c *compiler) build() *Table {
 		for i := range o.route.Spec.Rules {
 			for _, b := range o.route.Spec.Rules[i].BackendRefs {
 				if b.ProviderHost != "" {
-					c.ownBroken(t, own, b.ProviderHost, o.object.Namespace, notFound(b.ProviderHost, o.object.Namespace))
+					c.ownBroken(t, own, b.ProviderHost, o.object.Namespace, notFound(salvage(b.ProviderHost), o.object.Namespace))
 				}
 			}
 		}
@@ -224,7 +224,7 @@ func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule st
 		}
 	}
 	if all := c.byHost[id]; len(all) > 0 {
-		return nil, &Refusal{NotForThisWorkload, fmt.Sprintf("%s does not select this pod", all[0].object)}
+		return nil, &Refusal{NotForThisWorkload, fmt.Sprintf("%s does not select this pod: give the pod the labels of its workloadSelector", all[0].object)}
 	}
 	if p := c.brokenByHost[id]; p != nil {
 		return nil, &Refusal{InvalidConfiguration, broken(p.object, p.firstInvalid())}
@@ -288,16 +288,16 @@ func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refu
 	}
 	s := c.secrets[secretID{namespace, ref.Name}]
 	if s == nil {
-		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist", namespace, ref.Name)}
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, ref.Name)}
 	}
 	value, ok := s.Data[secretKey(ref)]
 	if !ok {
-		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s", namespace, ref.Name, secretKey(ref))}
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s: add it", namespace, ref.Name, secretKey(ref))}
 	}
 	// kubectl create secret --from-file keeps the newline that editors put at the end.
 	text := strings.TrimRight(value.Reveal(), "\r\n")
 	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have", secretKey(ref), namespace, ref.Name)}
+		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have: correct it", secretKey(ref), namespace, ref.Name)}
 	}
 	return NewKey(text), nil
 }
@@ -310,11 +310,11 @@ func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *
 	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
 	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]
 	if s == nil {
-		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist"}
+		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist: create it"}
 	}
 	cert, key = s.Data["tls.crt"].Reveal(), s.Data["tls.key"]
 	if _, err := tls.X509KeyPair([]byte(cert), []byte(key.Reveal())); err != nil {
-		return "", Key{}, &Refusal{SecretInvalid, "Secret " + name + " does not hold a certificate and its key in tls.crt and tls.key"}
+		return "", Key{}, &Refusal{SecretInvalid, "Secret " + name + " does not hold a certificate and its key in tls.crt and tls.key: correct it"}
 	}
 	return cert, key, nil
 }

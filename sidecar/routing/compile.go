@@ -154,7 +154,7 @@ func (c *compiler) judgeReferences() {
 	for _, o := range c.providers {
 		for name := range o.provider.Spec.Configs.RouteSpecificConfigs {
 			if !rules[o.object.Namespace][name] {
-				o.warn(RouteConfigUnused, "spec.configs.routeSpecificConfigs["+name+"]", "no LLMRoute has a rule named %q", name)
+				o.warn(RouteConfigUnused, "spec.configs.routeSpecificConfigs["+name+"]", "no LLMRoute has a rule named %q: correct the name, or add the rule", name)
 			}
 		}
 		c.judgeSecrets(o)
@@ -193,7 +193,7 @@ func (c *compiler) judgeSecrets(o *object) {
 			return
 		}
 		if _, r := c.key(o.object.Namespace, conf); r != nil {
-			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s: calls that need it fail until it is there", r.Message)
+			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
 		}
 	}
 	configs := &o.provider.Spec.Configs
@@ -202,7 +202,7 @@ func (c *compiler) judgeSecrets(o *object) {
 		check("spec.configs.routeSpecificConfigs["+name+"].openAIConfig", &conf.OpenAIConfig)
 	}
 	if _, _, r := c.clientCertificate(o); r != nil {
-		o.add(Unresolved, r.Code, "spec.tls.clientCertificateRef", "%s: calls fail until it is there", r.Message)
+		o.add(Unresolved, r.Code, "spec.tls.clientCertificateRef", "%s; until then the calls fail", r.Message)
 	}
 }
 

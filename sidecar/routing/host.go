@@ -23,7 +23,7 @@ func forms(host, namespace string) []string {
 		service, ns, _ = strings.Cut(trimmed, ".")
 	case strings.Count(host, ".") == 1 && strings.HasSuffix(host, "."+namespace):
 		service = strings.TrimSuffix(host, "."+namespace)
-	case strings.Contains(host, "."):
+	case strings.ContainsAny(host, ".:"):
 		return []string{host}
 	}
 	qualified := service + "." + ns
@@ -77,7 +77,7 @@ func isASCII(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool 
 
 // judgeHost adds to f what is wrong with a host field.
 func judgeHost(f *findings, field, host string) {
-	bad := func(format string, args ...any) { f.invalid(InvalidValue, field, format, args...) }
+	bad := func(why string) { f.invalid(InvalidValue, field, "%q %s", presentable(host), why) }
 	name := salvage(host)
 	only := "write only the name"
 	if name != "" && name != host {
@@ -85,41 +85,69 @@ func judgeHost(f *findings, field, host string) {
 	}
 	switch {
 	case host == "":
-		bad("is required: the name of the host, such as dashscope.aliyuncs.com")
+		f.invalid(InvalidValue, field, "is required: the name of the host, such as dashscope.aliyuncs.com")
+	case variable.MatchString(host):
+		bad("looks like a variable that nothing has replaced: put the name in its place")
 	case strings.Contains(host, "://"):
-		bad("%q has a scheme: %s", host, only)
+		bad("has a scheme: " + only)
 	case strings.ContainsAny(host, "/?#"):
-		bad("%q has a path: %s; the path belongs into spec.path of the LLMProvider", host, only)
+		bad("has a path: " + only + "; the path belongs into spec.path of the LLMProvider")
+	case strings.Contains(host, "@"):
+		bad("has a user: " + only)
 	case strings.Contains(host, "*"):
-		bad("%q has a wildcard: name each host by itself", host)
+		bad("has a wildcard: name each host by itself")
 	case strings.Contains(host, "_"):
-		bad("%q has an underscore, which host names cannot have: use a hyphen", host)
-	case strings.ContainsAny(host, "[]") || strings.Count(host, ":") > 1:
-		bad("%q is an IPv6 address: use a name that resolves to it", host)
+		bad("has an underscore, which host names cannot have: use a hyphen")
+	case strings.HasPrefix(name, "["):
+		bad("is an IPv6 address: use a name that resolves to it")
 	case strings.Contains(host, ":"):
-		bad("%q has a port: %s; the port belongs into spec.port of the LLMProvider", host, only)
+		bad("has a port: " + only + "; the port belongs into spec.port of the LLMProvider")
 	case strings.HasSuffix(host, "."):
-		bad("%q ends in a dot: remove it", host)
+		bad("ends in a dot: remove it")
 	case !isASCII(host):
 		if isASCII(name) {
 			only = "write it as DNS has it: " + name
 		}
-		bad("%q has letters that DNS does not have: %s", host, only)
+		bad("has letters that DNS does not have: " + only)
 	default:
-		if _, err := netip.ParseAddr(host); err == nil {
+		judgeDNSName(bad, host)
+	}
+}
+
+// presentable leaves out what may be a secret: a user's password, a query.
+func presentable(host string) string {
+	if i := strings.IndexAny(host, "?#"); i >= 0 {
+		host = host[:i] + "…"
+	}
+	if i := strings.LastIndex(host, "@"); i >= 0 {
+		scheme, _, found := strings.Cut(host[:i], "://")
+		if host = "…" + host[i:]; found {
+			host = scheme + "://" + host
+		}
+	}
+	return host
+}
+
+func judgeDNSName(bad func(why string), host string) {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return
+	}
+	if len(host) > validation.DNS1123SubdomainMaxLength {
+		bad("is not a DNS name: it is longer than 253 characters")
+		return
+	}
+	labels := strings.Split(strings.ToLower(host), ".")
+	for _, label := range labels {
+		if len(label) > validation.DNS1123LabelMaxLength {
+			bad("is not a DNS name: a part between dots is longer than 63 characters")
 			return
 		}
-		if why := validation.IsDNS1123Subdomain(strings.ToLower(host)); len(why) > 0 {
-			bad("%q is not a DNS name: %s", host, why[0])
+		if len(validation.IsDNS1123Label(label)) > 0 {
+			bad("is not a DNS name: use letters, digits, hyphens and dots, and begin and end each part with a letter or digit")
 			return
 		}
-		for label := range strings.SplitSeq(host, ".") {
-			if len(label) > validation.DNS1123LabelMaxLength {
-				bad("%q is not a DNS name: %q is longer than %d characters", host, label, validation.DNS1123LabelMaxLength)
-			}
-		}
-		if last := host[strings.LastIndex(host, ".")+1:]; !strings.ContainsFunc(last, func(r rune) bool { return r < '0' || r > '9' }) {
-			bad("%q ends in a number, but is not an IPv4 address: write four numbers from 0 to 255 without leading zeros, or a name", host)
-		}
+	}
+	if !strings.ContainsFunc(labels[len(labels)-1], func(r rune) bool { return r < '0' || r > '9' }) {
+		bad("ends in a number, but is not an IPv4 address: write four numbers from 0 to 255 without leading zeros, or a name")
 	}
 }

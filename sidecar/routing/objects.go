@@ -94,7 +94,9 @@ func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) 
 		}
 	}
 	f.object = ref
-	if want := v1beta1.GroupVersion.String(); version != want {
+	if want := v1beta1.GroupVersion.String(); version == "" {
+		f.invalid(InvalidValue, "apiVersion", "is required: write %s", want)
+	} else if version != want {
 		f.invalid(InvalidValue, "apiVersion", "is %q: write %s", version, want)
 	}
 	var hosts, claims []string

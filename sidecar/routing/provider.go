@@ -40,16 +40,18 @@ func judgeProvider(f *findings, p *v1beta1.LLMProvider) {
 	}
 }
 
+const nameRule = "use lower-case letters, digits, hyphens and dots, at most 253, with a letter or digit at both ends"
+
 func judgeName(f *findings, name string) {
 	if name == "" {
 		f.invalid(InvalidValue, "metadata.name", "is required: give the object a name")
-	} else if why := validation.IsDNS1123Subdomain(name); len(why) > 0 {
-		f.invalid(InvalidValue, "metadata.name", "%q is not a name: %s", name, why[0])
+	} else if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		f.invalid(InvalidValue, "metadata.name", "%q cannot be a name: %s", name, nameRule)
 	}
 }
 
 func judgePath(f *findings, path string) {
-	bad := func(why string) { f.invalid(InvalidValue, "spec.path", "%q %s", path, why) }
+	bad := func(why string) { f.invalid(InvalidValue, "spec.path", "%q %s", presentable(path), why) }
 	switch {
 	case path == "":
 	case path[0] != '/':
@@ -90,11 +92,11 @@ func judgePort(f *findings, field string, port *int32) {
 
 func judgeLabels(f *findings, field string, labels map[string]string) {
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		if why := validation.IsQualifiedName(k); len(why) > 0 {
-			f.invalid(InvalidValue, field, "%q is not the key of a label: %s", k, why[0])
+		if len(validation.IsQualifiedName(k)) > 0 {
+			f.invalid(InvalidValue, field, "%q cannot be the key of a label: write a name of letters, digits, -, _ and ., at most 63, with or without a domain and / before it", k)
 		}
-		if why := validation.IsValidLabelValue(labels[k]); len(why) > 0 {
-			f.invalid(InvalidValue, field+"["+k+"]", "%q is not the value of a label, so no pod has it: %s", labels[k], why[0])
+		if len(validation.IsValidLabelValue(labels[k])) > 0 {
+			f.invalid(InvalidValue, field+"["+k+"]", "%q cannot be the value of a label, so no pod has it: use letters, digits, -, _ and ., at most 63, with a letter or digit at both ends", labels[k])
 		}
 	}
 }
@@ -155,8 +157,8 @@ func judgeBundle(f *findings, field string, bundle []byte) {
 func judgeReference(f *findings, field, name string) {
 	if name == "" {
 		f.invalid(InvalidValue, field, "is required: name a Secret of this namespace")
-	} else if why := validation.IsDNS1123Subdomain(name); len(why) > 0 {
-		f.invalid(InvalidValue, field, "%q is not the name of a Secret: %s", name, why[0])
+	} else if len(validation.IsDNS1123Subdomain(name)) > 0 {
+		f.invalid(InvalidValue, field, "%q cannot be the name of a Secret: %s", name, nameRule)
 	}
 }
 
@@ -181,8 +183,8 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 			f.invalid(InvalidValue, field+".apiKeyRef", "is given together with apiKey: remove one of them")
 		}
 		judgeReference(f, field+".apiKeyRef.name", ref.Name)
-		if why := validation.IsConfigMapKey(secretKey(ref)); len(why) > 0 {
-			f.invalid(InvalidValue, field+".apiKeyRef.key", "%q cannot be in a Secret: %s", ref.Key, why[0])
+		if len(validation.IsConfigMapKey(secretKey(ref))) > 0 {
+			f.invalid(InvalidValue, field+".apiKeyRef.key", "%q cannot be a key of a Secret: use letters, digits, -, _ and ., at most 253", ref.Key)
 		}
 	}
 	if hasKey(c) && tls != nil && tls.Mode == v1beta1.TLSDisable {

@@ -93,7 +93,7 @@ func (s *shape) fitFields(fields map[string]any, t reflect.Type, path string) ma
 		at := join(path, name)
 		field := fieldOf(t, name)
 		if field == nil {
-			remedy := s.unknown(t, path, name)
+			remedy := s.unknown(fields, t, path, name)
 			s.invalid(UnknownField, at, "is not a field: %s", remedy)
 			s.taken = append(s.taken, at)
 			continue
@@ -157,11 +157,13 @@ func (s *shape) readable(v any, t reflect.Type, path string) bool {
 }
 
 // unknown proposes what may have been meant by a name, and takes it for that.
-func (s *shape) unknown(t reflect.Type, path, name string) (remedy string) {
+func (s *shape) unknown(fields map[string]any, t reflect.Type, path, name string) (remedy string) {
 	known := fieldNames(t)
 	for _, k := range known {
 		if strings.EqualFold(k, name) || oneEdit(k, name) {
-			s.taken = append(s.taken, join(path, k))
+			if fields[k] == nil {
+				s.taken = append(s.taken, join(path, k))
+			}
 			return "did you mean " + k + "?"
 		}
 	}

@@ -1,0 +1,99 @@
+package routing_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.out.txt anew")
+
+// Each testdata/NAME.in.yaml is compiled; what comes out is NAME.out.txt: the problems, then the table. A
+// first line such as "# workload: app=sleep" names the labels of the pod; without it there is no pod.
+func TestATableIsWhatItsGoldenFileSays(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	for _, input := range inputs {
+		name := strings.TrimSuffix(input, ".in.yaml")
+		t.Run(filepath.Base(name), func(t *testing.T) {
+			text, err := os.ReadFile(input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			table, problems := routing.Compile(decodeAll(t, text), workloadOf(text))
+			for _, p := range problems {
+				fmt.Fprintf(&out, "%s, %s: %s\n", p.Severity, p.Object, p)
+			}
+			out.WriteString("\n")
+			if _, err := table.WriteTo(&out); err != nil {
+				t.Fatal(err)
+			}
+			if *update {
+				if err := os.WriteFile(name+".out.txt", out.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(name + ".out.txt")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(out.Bytes(), want) {
+				t.Errorf("got:\n%s\nwant:\n%s", out.Bytes(), want)
+			}
+		})
+	}
+}
+
+func workloadOf(text []byte) *routing.Workload {
+	line, _, _ := strings.Cut(string(text), "\n")
+	labels, found := strings.CutPrefix(line, "# workload:")
+	if !found {
+		return nil
+	}
+	w := &routing.Workload{Namespace: "default", Labels: map[string]string{}}
+	for label := range strings.FieldsSeq(labels) {
+		k, v, _ := strings.Cut(label, "=")
+		w.Labels[k] = v
+	}
+	return w
+}
+
+// decodeAll reads all documents of a file. Secrets are known, even if there are none.
+func decodeAll(t testing.TB, text []byte) routing.Objects {
+	t.Helper()
+	in := routing.Objects{Secrets: []routing.Secret{}}
+	for _, doc := range documents(t, text) {
+		if _, err := in.Decode(doc, "default"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return in
+}
+
+func documents(t testing.TB, text []byte) [][]byte {
+	t.Helper()
+	var all [][]byte
+	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
+		doc, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, doc)
+	}
+}
