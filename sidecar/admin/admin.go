@@ -4,6 +4,8 @@ package admin
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -85,13 +87,9 @@ func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(ln) }
 // Drain makes /readyz say that no more work is wanted.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Shutdown closes the listeners.
-func (s *Server) Shutdown() error {
-	err := s.health.Shutdown()
-	if err2 := s.admin.Shutdown(); err == nil {
-		err = err2
-	}
-	return err
+// Shutdown closes the listeners, and the connections when ctx ends.
+func (s *Server) Shutdown(ctx context.Context) error {
+	return errors.Join(s.health.ShutdownWithContext(ctx), s.admin.ShutdownWithContext(ctx))
 }
 
 func (s *Server) livez(c *fasthttp.RequestCtx) { say(c, fasthttp.StatusOK, "ok") }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bufio"
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -37,7 +38,7 @@ func serve(t *testing.T) (s *Server, store *snapshot.Store, ask func(where, meth
 		go func() { done <- f(ln) }()
 	}
 	t.Cleanup(func() {
-		if err := s.Shutdown(); err != nil {
+		if err := s.Shutdown(context.Background()); err != nil {
 			t.Error(err)
 		}
 		for range 2 {

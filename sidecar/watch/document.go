@@ -8,13 +8,11 @@ import (
 	"regexp"
 	"strings"
 
-	"sigs.k8s.io/yaml"
-
 	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 )
 
-// document is one object of a file. Exactly one of provider, route, secret and bad is set, or none for an
+// document is one object of a file. At most one of provider, route, secret and bad is set: none for an
 // object of another kind. It does not change once it is made.
 type document struct {
 	line     int
@@ -49,6 +47,22 @@ func (d *document) hosts() []string {
 		return d.bad.Hosts
 	}
 	return nil
+}
+
+// claims gives the hosts that a route decides about.
+func (d *document) claims() []string {
+	switch {
+	case d.route != nil:
+		return []string{d.route.Spec.Host}
+	case d.bad != nil:
+		return d.bad.Claims
+	}
+	return nil
+}
+
+// broken gives what is left of an object that cannot take part: its hosts.
+func (d *document) broken() routing.Unreadable {
+	return routing.Unreadable{Hosts: d.hosts(), Claims: d.claims()}
 }
 
 // part is the text of one document, the line that its content begins on, and how many lines are above it.
@@ -118,7 +132,7 @@ func parse(content []byte, known map[[sha256.Size]byte][]document) ([]document, 
 				if _, err2 := decode(append(pad, p.text...)); err2 != nil {
 					err = err2
 				}
-				return nil, fmt.Errorf("the document at line %d is %s", p.line, unquoted.ReplaceAllString(err.Error(), "$1"))
+				return nil, fmt.Errorf("the document at line %d is %s", p.line, strings.ReplaceAll(err.Error(), "\n", "; "))
 			}
 		}
 		for _, d := range docs {
@@ -129,7 +143,7 @@ func parse(content []byte, known map[[sha256.Size]byte][]document) ([]document, 
 	return all, nil
 }
 
-// decode reads one document, which may be a List of objects.
+// decode reads one document, which is several where it is a List.
 func decode(text []byte) ([]document, error) {
 	if trimmed := bytes.TrimSpace(text); len(trimmed) > 0 && trimmed[0] == '{' {
 		var compact bytes.Buffer // JSON may be indented by tabs, YAML may not
@@ -137,55 +151,36 @@ func decode(text []byte) ([]document, error) {
 			text = compact.Bytes()
 		}
 	}
-	var objects routing.Objects
-	ref, err := objects.Decode(text, "")
+	var in routing.Objects
+	ref, err := in.Decode(text, "")
 	if err != nil {
 		return nil, err
 	}
-	if strings.HasSuffix(ref.Kind, "List") {
-		return decodeList(text)
-	}
-	d := document{ref: ref}
-	switch {
-	case len(objects.Providers) == 1:
-		d.provider = &objects.Providers[0]
-		d.key = providerHasKey(d.provider)
-	case len(objects.Routes) == 1:
-		d.route = &objects.Routes[0]
-	case len(objects.Secrets) == 1:
-		d.secret = &objects.Secrets[0]
-		d.key = len(d.secret.Data) > 0
-	case len(objects.Unreadable) == 1:
-		d.bad = &objects.Unreadable[0]
-		d.key = looksLikeKey(text)
-	}
-	return []document{d}, nil
-}
-
-func decodeList(text []byte) ([]document, error) {
-	converted, err := yaml.YAMLToJSON(text)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", routing.ErrNotAnObject, err)
-	}
-	var list struct {
-		Items []json.RawMessage `json:"items"`
-	}
-	if err := json.Unmarshal(converted, &list); err != nil {
-		return nil, fmt.Errorf("%w: items must be a list of objects", routing.ErrNotAnObject)
-	}
 	var all []document
-	for _, item := range list.Items {
-		docs, err := decode(item)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, docs...)
+	for i := range in.Providers {
+		p := &in.Providers[i]
+		all = append(all, document{ref: refOf(v1beta1.KindLLMProvider, p.Namespace, p.Name), provider: p, key: providerHasKey(p)})
+	}
+	for i := range in.Routes {
+		r := &in.Routes[i]
+		all = append(all, document{ref: refOf(v1beta1.KindLLMRoute, r.Namespace, r.Name), route: r})
+	}
+	for i := range in.Secrets {
+		s := &in.Secrets[i]
+		all = append(all, document{ref: refOf("Secret", s.Namespace, s.Name), secret: s, key: len(s.Data) > 0})
+	}
+	for i := range in.Unreadable {
+		all = append(all, document{ref: in.Unreadable[i].Object, bad: &in.Unreadable[i], key: looksLikeKey(text)})
+	}
+	if len(all) == 0 && ref.Kind != "" {
+		all = append(all, document{ref: ref})
 	}
 	return all, nil
 }
 
-// unquoted takes out of an error of the YAML parser the one thing that it quotes, which may be a key.
-var unquoted = regexp.MustCompile(`(unknown anchor) '[^']*'`)
+func refOf(kind, namespace, name string) routing.Ref {
+	return routing.Ref{Kind: kind, Namespace: namespace, Name: name}
+}
 
 var (
 	onlyVariable = regexp.MustCompile(`^\$\{[^}]*\}$`)

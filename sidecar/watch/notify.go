@@ -53,7 +53,7 @@ func (n *notifier) close() {
 // again asks for a look soon.
 func (n *notifier) again() { n.retry = true }
 
-// attach watches the folder of PATH, also where another folder has taken its place. It comes
+// attach watches PATH, or the folder it is in, also where another folder has taken its place. It comes
 // before a look, so that no change falls between the two.
 func (n *notifier) attach() {
 	if n.watcher == nil {
@@ -61,7 +61,7 @@ func (n *notifier) attach() {
 	}
 	folder := n.path
 	info, err := os.Stat(folder)
-	if err == nil && !info.IsDir() {
+	if err != nil || !info.IsDir() { // a file, or nothing: its folder tells when there is something
 		folder = filepath.Dir(n.path)
 		info, err = os.Stat(folder)
 	}

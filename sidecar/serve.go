@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"remora.dev/remora/sidecar/admin"
+	"remora.dev/remora/sidecar/launch"
+	"remora.dev/remora/sidecar/proxy"
+	"remora.dev/remora/sidecar/snapshot"
+	"remora.dev/remora/sidecar/watch"
+)
+
+// How long requests may take to finish after the first signal to stop. Kubernetes kills after 30 seconds.
+const (
+	drainTime = 25 * time.Second
+	closeTime = time.Second // for those that ask for health or configuration
+)
+
+// serve runs the proxy until ctx ends or a signal to stop comes. A second signal ends the process at once.
+func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	defer stop()
+
+	trusted, err := trustedCAs(a.TrustedCA)
+	if err != nil {
+		return err
+	}
+	l, err := listen(ctx, a)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+
+	store := snapshot.NewStore()
+	failed := make(chan error, len(l.apps)+2)
+	status := admin.New(store)
+	go func() { failed <- status.ServeHealth(l.health) }()
+	go func() { failed <- status.ServeAdmin(l.admin) }()
+
+	files := &watch.Files{Path: a.Config, Labels: a.Labels, Log: log.WithName("watch"), Store: store}
+	if err := files.Load(); err != nil {
+		return fmt.Errorf("--config %s: %w", a.Config, err)
+	}
+	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted})
+	if err != nil {
+		return err
+	}
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		files.Run(ctx)
+	}()
+	for _, app := range l.apps {
+		go func() { failed <- p.Serve(app) }()
+	}
+	log.Info("serving", "listen", l.addresses(), "admin", "http://"+l.admin.Addr().String()+"/config", "health", l.health.Addr().String(),
+		"try", fmt.Sprintf(`http_proxy=http://%s curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`, l.apps[0].Addr()))
+
+	var cause error
+	select {
+	case <-ctx.Done():
+	case cause = <-failed:
+		cause = fmt.Errorf("a listener failed: %w", cause)
+	}
+	stop() // from here on a signal has its usual effect
+	log.Info("stopping: requests that are under way may finish", "within", drainTime.String())
+	status.Drain()
+	drain, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if err := p.Shutdown(drain); err != nil {
+		log.Info("some requests were cut", "reason", err.Error())
+	}
+	drain, cancel = context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_ = status.Shutdown(drain) // nobody is left to wait for an answer
+	<-followed
+	return cause
+}
+
+// listeners is what the sidecar is bound to.
+type listeners struct {
+	apps          []net.Listener
+	admin, health net.Listener
+}
+
+// listen binds all addresses. Its errors name the flag.
+func listen(ctx context.Context, a launch.Args) (_ *listeners, err error) {
+	l := &listeners{}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	for _, at := range a.Listeners() {
+		ln, err := bind(ctx, "listen", at.Address)
+		if at.Optional && (errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT)) {
+			continue // no IPv6 here
+		}
+		if err != nil {
+			return nil, err
+		}
+		l.apps = append(l.apps, ln)
+	}
+	if l.admin, err = bind(ctx, "admin", a.Admin); err != nil {
+		return nil, err
+	}
+	l.health, err = bind(ctx, "health", a.Health)
+	return l, err
+}
+
+func bind(ctx context.Context, flag, address string) (net.Listener, error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err == nil {
+		return ln, nil
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("--%s %s: another process has that port: stop it, or choose another address with --%s", flag, address, flag)
+	}
+	return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
+}
+
+func (l *listeners) close() {
+	for _, ln := range append([]net.Listener{l.admin, l.health}, l.apps...) {
+		if ln != nil {
+			_ = ln.Close() // closed already where it was served
+		}
+	}
+}
+
+func (l *listeners) addresses() []string {
+	var all []string
+	for _, ln := range l.apps {
+		all = append(all, ln.Addr().String())
+	}
+	return all
+}
+
+// trustedCAs adds the certificates of a file to those of the system; without a file it gives nil.
+func trustedCAs(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--trusted-ca: %w", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a machine without authorities of its own
+	}
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("--trusted-ca %s: there is no certificate in it: give PEM that begins with -----BEGIN CERTIFICATE-----", file)
+	}
+	return pool, nil
+}
