@@ -221,7 +221,7 @@ func (o options) report(out io.Writer, all []*running, absent []missing, s sheet
 	for _, m := range absent {
 		fmt.Fprintf(out, "%-8s  MISSING: %v\n", m.name, m.reason)
 	}
-	fmt.Fprintf(out, "Median of %d rounds; in brackets the multiple of bare fasthttp. "+
+	fmt.Fprintf(out, "Medians of %d rounds; in brackets the median multiple of bare fasthttp in the same lap. "+
 		"%d connections ask in a closed loop; %d streams carry 20 chunks a second each.\n\n",
 		o.plan.rounds, o.plan.connections, o.plan.streams)
 	t := s.tabulate(append(columns, direct))

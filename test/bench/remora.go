@@ -1,10 +1,11 @@
 package main
 
 import (
-	"debug/buildinfo"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 const remoraConfig = `apiVersion: istio.alibabacloud.com/v1beta1
@@ -31,11 +32,11 @@ func remora(path string) contestant {
 			if err != nil {
 				return "", "", err
 			}
-			info, err := buildinfo.ReadFile(binary)
+			said, err := exec.Command(binary, "version").Output()
 			if err != nil {
 				return "", "", fmt.Errorf("no sidecar there (`make build` makes it): %w", err)
 			}
-			return binary, "sidecar proxy in file mode" + commitOf(info), nil
+			return binary, strings.TrimSpace(string(said)) + ", one provider from a file", nil
 		},
 		command: func(binary string, at place) ([]string, error) {
 			if err := os.Mkdir(at.remoraFolder(), 0o700); err != nil {
@@ -78,20 +79,4 @@ func (p place) draftRemora(model string) (string, error) {
 	draft := filepath.Join(p.folder, "remora-draft.yaml")
 	text := fmt.Sprintf(remoraConfig, providerHost, p.upstreamPort, model, providerKey)
 	return draft, os.WriteFile(draft, []byte(text), 0o600)
-}
-
-func commitOf(info *buildinfo.BuildInfo) string {
-	commit, edited := "", ""
-	for _, setting := range info.Settings {
-		switch {
-		case setting.Key == "vcs.revision" && len(setting.Value) >= 12:
-			commit = ", commit " + setting.Value[:12]
-		case setting.Key == "vcs.modified" && setting.Value == "true":
-			edited = " with changes"
-		}
-	}
-	if commit == "" {
-		return ""
-	}
-	return commit + edited
 }

@@ -15,7 +15,8 @@ const yardstick = "fasthttp"
 // table is a heading and rows of equal length; the first column is text, the others are numbers.
 type table [][]string
 
-// tabulate shows the median over rounds and laps, and what it is as a multiple of the yardstick's.
+// tabulate shows medians over rounds and laps. A multiple of the yardstick is taken within each lap first:
+// a machine that slows down for a while slows both down, and the multiple stays.
 func (s sheet) tabulate(columns []string) table {
 	t := table{append([]string{""}, columns...)}
 	for _, f := range figures {
@@ -33,10 +34,13 @@ func (s sheet) cell(contestant string, f figure) string {
 	if len(values) == 0 {
 		return "–"
 	}
-	value := median(values)
-	cell := strconv.FormatFloat(value, 'f', f.digits, 64)
-	if base := s[yardstick][f]; f.compared && contestant != yardstick && len(base) > 0 && median(base) > 0 {
-		cell += fmt.Sprintf(" (%.2f×)", value/median(base))
+	cell := strconv.FormatFloat(median(values), 'f', f.digits, 64)
+	if base := s[yardstick][f]; f.compared && contestant != yardstick && len(base) == len(values) {
+		multiples := make([]float64, len(values))
+		for i := range values {
+			multiples[i] = values[i] / base[i]
+		}
+		cell += fmt.Sprintf(" (%.2f×)", median(multiples))
 	}
 	return cell
 }
