@@ -39,6 +39,9 @@ func check(a launch.Args, w io.Writer) error {
 		fmt.Fprintf(w, "  %s  %s\n", word, f.Problem)
 	}
 	fmt.Fprintln(w, summary(report, counts))
+	if report.Objects == 0 {
+		fmt.Fprintf(w, "There is no LLMProvider, LLMRoute or Secret in %s: its files are *.yaml, *.yml and *.json, not those of folders in it.\n", a.Config)
+	}
 	if counts[routing.Invalid] > 0 {
 		return errInvalid
 	}

@@ -57,6 +57,14 @@ func TestCheckOfAGoodConfigurationFindsNothing(t *testing.T) {
 	}
 }
 
+func TestCheckSaysWhereItFoundNothing(t *testing.T) {
+	path := t.TempDir()
+	code, out, _ := call(t, "check", "--config", path)
+	if code != 0 || !strings.Contains(out, "There is no LLMProvider, LLMRoute or Secret in "+path) {
+		t.Errorf("exit code %d: %q", code, out)
+	}
+}
+
 func TestExitCodesTellUseFromFailure(t *testing.T) {
 	config := write(t, "good.yaml", valid)
 	f := func(wantCode int, want string, args ...string) {

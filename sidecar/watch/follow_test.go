@@ -84,6 +84,27 @@ func TestAFileInsteadOfAFolderIsFollowedWithoutItsNeighbours(t *testing.T) {
 	f.hasNot(f.awaitText("model=four"), "ConfigurationUnread")
 }
 
+func TestAChangeTakesEffectAlsoWhereEventsNeverPause(t *testing.T) {
+	f := newFollower(t, "a.yaml", provider("a", "a.example", "one"))
+	f.follow(f.dir)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = os.WriteFile(f.path("noise.log"), []byte{byte(i)}, 0o600)
+			}
+		}
+	}()
+	f.write("a.yaml", provider("a", "a.example", "two"))
+	f.awaitText("model=two")
+	close(stop)
+	<-stopped
+}
+
 func TestWhatIsRemovedIsGone(t *testing.T) {
 	f := newFollower(t, "a.yaml", provider("a", "a.example", "one")+"---\n"+provider("b", "b.example", "two"), "c.yml", provider("c", "c.example", "three"))
 	f.follow(f.dir)

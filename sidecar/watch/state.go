@@ -24,11 +24,12 @@ func (s *source) faults() []finding {
 	add := func(kind, path string, severity routing.Severity, code routing.Code, message string) {
 		all = append(all, finding{routing.Problem{Object: pathRef(kind, path), Severity: severity, Code: code, Message: message}, place{file: path}})
 	}
-	folder := s.path
+	folder, safe := s.path, false
 	if !s.listing.root.IsDir() {
 		folder = filepath.Dir(s.path)
+		safe = s.listing.folder.Mode()&os.ModeSticky != 0 // others may add files, which are not read
 	}
-	if mode := s.listing.folder.Mode(); mode.Perm()&0o022 != 0 && !(mode&os.ModeSticky != 0 && folder != s.path) {
+	if s.listing.folder.Mode().Perm()&0o022 != 0 && !safe {
 		add(folderKind, folder, routing.Warning, routing.WritableByOthers, "other users may add or replace files in it, and so send prompts and keys elsewhere: chmod go-w "+quote(folder))
 	}
 	for _, f := range s.files {
