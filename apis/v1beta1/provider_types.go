@@ -34,7 +34,7 @@ type LLMProviderList struct {
 
 // LLMProviderSpec describes one LLM API.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !(has(self.configs.defaultConfig.openAIConfig.apiKey) || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && self.configs.defaultConfig.openAIConfig.apiKey != '') || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
 type LLMProviderSpec struct {
 	// The pods that may use this provider, by their labels. Absent means every pod of the namespace.
 	// Two providers may share a host if no pod can have the labels of both: some label key is in both
@@ -55,7 +55,7 @@ type LLMProviderSpec struct {
 	// (embeddings, models and so on) are put in the place of its ending /chat/completions.
 	// +kubebuilder:default="/v1/chat/completions"
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:Pattern=`^/[^\s#?]*$`
+	// +kubebuilder:validation:Pattern=`^(/[^\s#?]*)?$`
 	// +optional
 	Path string `json:"path,omitempty"`
 
@@ -84,7 +84,7 @@ type WorkloadSelector struct {
 
 // TLSMode says how a connection to a provider is secured. The words are those of Istio's DestinationRule.
 //
-// +kubebuilder:validation:Enum=SIMPLE;MUTUAL;DISABLE
+// +kubebuilder:validation:Enum=SIMPLE;MUTUAL;DISABLE;""
 type TLSMode string
 
 // The modes of TLS to a provider.
@@ -101,7 +101,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'MUTUAL' || has(self.clientCertificateRef)",message="mode MUTUAL needs clientCertificateRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateRef) || (has(self.mode) && self.mode == 'MUTUAL')",message="clientCertificateRef needs mode MUTUAL"
-// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'DISABLE' || !(has(self.sni) || has(self.caBundle))",message="sni and caBundle have no meaning with mode DISABLE: remove them"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'DISABLE' || !((has(self.sni) && self.sni != '') || has(self.caBundle))",message="sni and caBundle have no meaning with mode DISABLE: remove them"
 type ProviderTLS struct {
 	// SIMPLE (default): TLS, the provider's certificate is verified. MUTUAL: the proxy also presents
 	// the certificate of clientCertificateRef. DISABLE: plain HTTP, for servers inside the cluster.
@@ -111,7 +111,7 @@ type ProviderTLS struct {
 
 	// The server name asked for in the TLS handshake and expected in the certificate. Default: host.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
+	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	SNI string `json:"sni,omitempty"`
 
@@ -174,7 +174,7 @@ type ProviderConfig struct {
 
 // OpenAIConfig is what is filled in into requests of OpenAI's protocol.
 //
-// +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
+// +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && self.apiKey != '' && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
 type OpenAIConfig struct {
 	// The model that is asked for, in place of the app's own choice, in chat completions, completions
 	// and responses. Absent: the app's own.

@@ -112,7 +112,7 @@ type LLMRequestMatch struct {
 // StringMatch compares a value. At most one of its fields is given; {} means that the value is there,
 // whatever it is.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.exact), has(self.prefix), has(self.regex)].filter(x, x).size() <= 1",message="give at most one of exact, prefix and regex"
+// +kubebuilder:validation:XValidation:rule="!(has(self.exact) && has(self.prefix)) && !(has(self.regex) && (has(self.exact) || has(self.prefix)))",message="give at most one of exact, prefix and regex"
 type StringMatch struct {
 	// The value is exactly this.
 	// +kubebuilder:validation:MaxLength=1024
@@ -132,11 +132,11 @@ type StringMatch struct {
 
 // LLMBackendRef is one of the backends of a rule.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.providerHost) != has(self.backendRef)",message="give providerHost or backendRef: exactly one of them"
+// +kubebuilder:validation:XValidation:rule="(has(self.providerHost) && self.providerHost != '') != has(self.backendRef)",message="give providerHost or backendRef: exactly one of them"
 type LLMBackendRef struct {
 	// The host of an LLMProvider.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
+	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	ProviderHost string `json:"providerHost,omitempty"`
 
@@ -156,7 +156,7 @@ type LLMBackendRef struct {
 
 	// The Host header that the backend sees, in place of its own name. Refused where a key is sent.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
+	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	HostRewrite string `json:"hostRewrite,omitempty"`
 

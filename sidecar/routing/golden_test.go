@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,7 @@ func decodeAll(t testing.TB, text []byte) routing.Objects {
 func documents(t testing.TB, text []byte) [][]byte {
 	t.Helper()
 	var all [][]byte
+	text = append(slices.Clip(text), '\n') // the reader loses a long last line that does not end
 	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
 		doc, err := r.Read()
 		if errors.Is(err, io.EOF) {

@@ -128,7 +128,7 @@ func judgeTLS(f *findings, tls *v1beta1.ProviderTLS) {
 	if tls.SNI != "" {
 		judgeHost(f, "spec.tls.sni", tls.SNI)
 	}
-	if len(tls.CABundle) > 0 {
+	if tls.CABundle != nil && tls.Mode != v1beta1.TLSDisable {
 		judgeBundle(f, "spec.tls.caBundle", tls.CABundle)
 	}
 }
