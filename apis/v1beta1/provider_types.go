@@ -34,7 +34,7 @@ type LLMProviderList struct {
 
 // LLMProviderSpec describes one LLM API.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && self.configs.defaultConfig.openAIConfig.apiKey != '') || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && size(self.configs.defaultConfig.openAIConfig.apiKey) > 0) || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
 type LLMProviderSpec struct {
 	// The pods that may use this provider, by their labels. Absent means every pod of the namespace.
 	// Two providers may share a host if no pod can have the labels of both: some label key is in both
@@ -101,7 +101,7 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'MUTUAL' || has(self.clientCertificateRef)",message="mode MUTUAL needs clientCertificateRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateRef) || (has(self.mode) && self.mode == 'MUTUAL')",message="clientCertificateRef needs mode MUTUAL"
-// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'DISABLE' || !((has(self.sni) && self.sni != '') || has(self.caBundle))",message="sni and caBundle have no meaning with mode DISABLE: remove them"
+// +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'DISABLE' || !((has(self.sni) && size(self.sni) > 0) || has(self.caBundle))",message="sni and caBundle have no meaning with mode DISABLE: remove them"
 type ProviderTLS struct {
 	// SIMPLE (default): TLS, the provider's certificate is verified. MUTUAL: the proxy also presents
 	// the certificate of clientCertificateRef. DISABLE: plain HTTP, for servers inside the cluster.
@@ -174,7 +174,7 @@ type ProviderConfig struct {
 
 // OpenAIConfig is what is filled in into requests of OpenAI's protocol.
 //
-// +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && self.apiKey != '' && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
+// +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && size(self.apiKey) > 0 && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
 type OpenAIConfig struct {
 	// The model that is asked for, in place of the app's own choice, in chat completions, completions
 	// and responses. Absent: the app's own.

@@ -132,7 +132,7 @@ type StringMatch struct {
 
 // LLMBackendRef is one of the backends of a rule.
 //
-// +kubebuilder:validation:XValidation:rule="(has(self.providerHost) && self.providerHost != '') != has(self.backendRef)",message="give providerHost or backendRef: exactly one of them"
+// +kubebuilder:validation:XValidation:rule="(has(self.providerHost) && size(self.providerHost) > 0) != has(self.backendRef)",message="give providerHost or backendRef: exactly one of them"
 type LLMBackendRef struct {
 	// The host of an LLMProvider.
 	// +kubebuilder:validation:MaxLength=253
