@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -149,6 +150,9 @@ func (c *call) pause(d time.Duration) *failure {
 	}
 }
 
+// late tells whether the rule's time for the whole request is over.
+func (c *call) late() bool { return !c.deadline.IsZero() && !time.Now().Before(c.deadline) }
+
 func (c *call) overdue() *failure {
 	return fail(routing.DeadlineExceeded, "no answer within the %s that the rule allows (timeouts.request)", c.rule.Timeouts.Request)
 }
@@ -187,6 +191,9 @@ func (c *call) try() (*failure, retryReason) {
 	for fresh := false; ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline)
 		if f != nil {
+			if f.code == routing.ConnectFailure && c.late() {
+				f = c.overdue()
+			}
 			same := f.code == routing.ConnectFailure
 			return f, retryReason{allowed: f.code != routing.ClientGone && retries.ConnectFailure, same: same}
 		}
@@ -210,7 +217,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	if limits.FirstToken > 0 {
 		firstBy = time.Now().Add(limits.FirstToken)
 	}
-	conn.readBy(earlier(firstBy, c.deadline))
+	conn.endBy(earlier(firstBy, c.deadline))
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
 		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left()
@@ -221,35 +228,31 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 			same:    true,
 		}, stale
 	}
-	if err := send(conn, &c.head, body); err != nil {
-		return lost(err)
-	}
 	resp := &c.ctx.Response
-	if err := readHead(&resp.Header, conn); err != nil {
+	if err := c.finish(conn, send(conn, &c.head, body)); err != nil {
 		return lost(err)
 	}
 	if reason, retry := c.retryStatus(&resp.Header); retry {
 		status := resp.StatusCode()
 		c.client.attach(nil)
 		conn.discard()
-		resp.Reset()
 		return fail(routing.UpstreamReset, "%s answered %d", c.target.Provider, status), reason, false
 	}
 	s := c.newStream(conn, firstBy)
 	if retries.FirstToken && c.attempts < retries.Attempts && s != nil {
 		// Nothing may reach the app yet: the next backend may be faster.
-		if _, err := s.answer.next(); err != nil && isTimeout(err) {
+		if _, err := s.answer.next(); err != nil && err != io.EOF {
 			f := s.failure(err)
 			s.close()
-			resp.Reset()
-			return f, retryReason{allowed: f.code == routing.FirstTokenTimeout, same: true}, false
+			allowed := f.code == routing.FirstTokenTimeout || f.code == routing.UpstreamReset && retries.Reset
+			return f, retryReason{allowed: allowed, same: true}, false
 		}
 	}
 	if c.attempts > 0 && c.attempts >= retries.Attempts && retryable(resp.StatusCode()) {
 		resp.Header.Set(headerShouldRetry, "false") // it has been tried often enough
 	}
 	if s != nil {
-		s.start(resp)
+		s.start(c)
 	}
 	return nil, retryReason{}, false
 }
@@ -279,10 +282,10 @@ func (c *call) retryStatus(h *fasthttp.ResponseHeader) (retryReason, bool) {
 		return retryReason{allowed: true}, true
 	}
 	seconds, err := strconv.Atoi(string(bytes.TrimSpace(h.Peek(fasthttp.HeaderRetryAfter))))
-	wait := time.Duration(seconds) * time.Second
-	if err != nil || seconds < 0 || wait > maxRetryAfter {
+	if err != nil || seconds < 0 || seconds > int(maxRetryAfter/time.Second) {
 		return retryReason{}, false
 	}
+	wait := time.Duration(seconds) * time.Second
 	if !c.deadline.IsZero() && time.Until(c.deadline) < wait {
 		return retryReason{}, false
 	}

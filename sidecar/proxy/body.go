@@ -7,8 +7,11 @@ import (
 	"io"
 )
 
-// readBufferSize bounds the head of an answer, and is what one read from a provider takes in at most.
+// readBufferSize is what one read from a provider takes in at most.
 const readBufferSize = 8 << 10
+
+// maxHead bounds the head of an answer that does not fit into that.
+const maxHead = 64 << 10
 
 var (
 	errBrokenChunk = errors.New("the answer's chunks are broken")
@@ -78,14 +81,14 @@ func (a *answer) ready() bool {
 	if a.started {
 		head = bytes.TrimPrefix(head, []byte("\r\n"))
 	}
-	size, _, ok := bytes.Cut(head, []byte("\n"))
+	size, rest, ok := bytes.Cut(head, []byte("\n"))
 	if !ok {
 		return false
 	}
 	if len(size) > 0 && size[0] == '0' { // perhaps the last one: the trailer must be there too
 		return bytes.HasSuffix(head, []byte("\r\n\r\n"))
 	}
-	return true
+	return len(rest) > 0
 }
 
 func (a *answer) nextChunk() error {
@@ -116,13 +119,16 @@ func (a *answer) nextChunk() error {
 		}
 	}
 	a.left = size
-	for size == 0 { // the trailer, which is not passed on
+	for trailer := 0; size == 0; { // it is not passed on
 		line, err := a.line()
 		if err != nil {
 			return broken(err)
 		}
 		if len(line) == 0 {
 			break
+		}
+		if trailer += len(line); trailer > maxHead {
+			return errBrokenChunk
 		}
 	}
 	return nil

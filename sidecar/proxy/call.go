@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -27,6 +29,7 @@ type call struct {
 	operation *routing.Operation // nil: none of the table's; passed on as it is where no key is sent
 	model     string             // of GET .../models/NAME, with its slash
 	read      bool               // the body has been read
+	closing   bool               // the app's connection is not to be used again
 	body      []byte
 	document  document
 	head      []byte // of the request to the provider
@@ -67,6 +70,12 @@ func (c *call) provider() string {
 
 // serve answers the request, or says why not.
 func (c *call) serve() *failure {
+	in := c.ctx.RequestBodyStream()
+	c.read = in == nil || c.ctx.Request.Header.ContentLength() == 0
+	if ambiguous(&c.ctx.Request.Header) {
+		c.read = false
+		return fail(routing.InvalidRequest, "Transfer-Encoding can only be chunked, without a Content-Length: correct the client")
+	}
 	absolute, f := c.parse()
 	if f != nil {
 		return f
@@ -84,7 +93,7 @@ func (c *call) serve() *failure {
 	if wrongMethod {
 		c.operation = nil
 	}
-	if f := c.readBody(); f != nil {
+	if f := c.readBody(in); f != nil {
 		return f
 	}
 	if c.operation != nil && c.operation.JSON {
@@ -118,7 +127,7 @@ func (c *call) parse() (absolute bool, f *failure) {
 	default:
 		rest, ok := cutScheme(uri)
 		if !ok {
-			return false, fail(routing.InvalidRequest, "the request target %q is neither a path nor an http:// URL", uri)
+			return false, fail(routing.InvalidRequest, "the request target is neither a path nor an http:// URL: correct the client")
 		}
 		absolute = true
 		end := bytes.IndexAny(rest, "/?")
@@ -130,8 +139,8 @@ func (c *call) parse() (absolute bool, f *failure) {
 	if len(c.authority) == 0 {
 		return false, fail(routing.InvalidRequest, "the request names no host: send a Host header")
 	}
-	if bytes.ContainsAny(c.authority, "@ \t,/\\") {
-		return false, fail(routing.InvalidRequest, "%q is not a host: leave out user names and other additions", c.authority)
+	if _, _, ok := splitAuthority(c.authority); !ok {
+		return false, fail(routing.InvalidRequest, "this is not a host with, perhaps, a port: leave out user names and other additions")
 	}
 	if bytes.IndexByte(uri, '#') >= 0 {
 		return false, fail(routing.InvalidRequest, "the request target has a fragment: leave out # and what follows it")
@@ -149,19 +158,76 @@ func cutScheme(uri []byte) ([]byte, bool) {
 	return nil, false
 }
 
+// ambiguous tells whether others could see the end of the body elsewhere than the server does, which
+// lets a Content-Length beside chunks and the coding identity pass.
+func ambiguous(h *fasthttp.RequestHeader) bool {
+	length := h.ContentLength()
+	if length > 0 {
+		return false
+	}
+	other := fasthttp.HeaderTransferEncoding
+	if length == -1 {
+		other = fasthttp.HeaderContentLength
+	}
+	for line := range bytes.SplitSeq(h.RawHeaders(), []byte{'\n'}) {
+		if len(line) > len(other) && line[len(other)] == ':' && bytes.EqualFold(line[:len(other)], []byte(other)) {
+			return true
+		}
+	}
+	return false
+}
+
+// splitAuthority takes apart host and port; the port is 80 where there is none.
+func splitAuthority(authority []byte) (host []byte, port uint16, ok bool) {
+	host, digits := authority, []byte(nil)
+	if end := bytes.IndexByte(authority, ']'); len(authority) > 0 && authority[0] == '[' {
+		if end < 0 {
+			return nil, 0, false
+		}
+		if _, err := netip.ParseAddr(string(authority[1:end])); err != nil {
+			return nil, 0, false
+		}
+		host, digits = authority[1:end], authority[end+1:]
+		if len(digits) > 0 && digits[0] != ':' {
+			return nil, 0, false
+		}
+	} else {
+		if i := bytes.IndexByte(authority, ':'); i >= 0 {
+			host, digits = authority[:i], authority[i:]
+		}
+		for _, b := range host {
+			letter := 'a' <= b|0x20 && b|0x20 <= 'z' || '0' <= b && b <= '9'
+			if !letter && b != '-' && b != '.' && b != '_' {
+				return nil, 0, false
+			}
+		}
+	}
+	if len(digits) < 2 {
+		return host, 80, len(host) > 0
+	}
+	n, err := strconv.ParseUint(string(digits[1:]), 10, 16)
+	return host, uint16(n), err == nil && n > 0 && len(host) > 0
+}
+
+func tooLarge(length int) *failure {
+	return fail(routing.RequestTooLarge, "the body has %d bytes, and at most %d are taken: send less", length, maxBody)
+}
+
 // readBody reads the request's body as a whole, so that it can be judged, edited and sent again.
-func (c *call) readBody() *failure {
-	in := c.ctx.RequestBodyStream()
+func (c *call) readBody(in io.Reader) *failure {
 	if in == nil {
-		c.read = true
 		return nil
 	}
-	length := c.ctx.Request.Header.ContentLength()
+	h := &c.ctx.Request.Header
+	length := h.ContentLength()
 	if length > maxBody {
-		return fail(routing.RequestTooLarge, "the body has %d bytes, and at most %d are taken: send less", length, maxBody)
+		return tooLarge(length)
 	}
+	headers := 0
 	if length > 0 {
 		c.body = slices.Grow(c.body, min(length, keepBody)+1)
+	} else if length < 0 {
+		headers = h.Len()
 	}
 	for {
 		if len(c.body) == cap(c.body) {
@@ -175,43 +241,27 @@ func (c *call) readBody() *failure {
 		switch {
 		case len(c.body) > maxBody:
 			return fail(routing.RequestTooLarge, "the body is larger than %d bytes: send less", maxBody)
-		case err == io.EOF && length >= 0 && len(c.body) < length:
-			c.ctx.SetConnectionClose()
-			return fail(routing.ClientGone, "the app left in the middle of its request")
-		case err == io.EOF:
+		case err == io.EOF && len(c.body) >= length:
 			c.read = true
+			if length < 0 && h.Len() != headers {
+				// The server has put them among the headers, where rules and providers would see them.
+				return fail(routing.InvalidRequest, "headers follow the body as trailers: send them before it")
+			}
 			return nil
 		case err != nil:
-			c.ctx.SetConnectionClose()
-			c.read = true // there is nothing left that could be read
-			var netErr net.Error
-			if errors.As(err, &netErr) && netErr.Timeout() {
-				return fail(routing.RequestTimeout, "nothing of the body arrived for %s", bodyTimeout)
-			}
-			if c.client.left() {
-				return fail(routing.ClientGone, "the app left in the middle of its request").because(err)
-			}
-			return fail(routing.InvalidRequest, "the body is not framed as HTTP/1.1 asks: check its length or chunks").because(err)
+			return c.incomplete(err)
 		}
 	}
 }
 
-// drain takes in what is left of a body that was refused, so that the app gets to read the answer
-// instead of a reset, and closes the connection: what follows could be anything.
-func (c *call) drain() {
-	if c.read {
-		return
+// incomplete says why the rest of a request did not come. What does come could be anything.
+func (c *call) incomplete(err error) *failure {
+	var netErr net.Error
+	switch {
+	case errors.As(err, &netErr) && netErr.Timeout():
+		return fail(routing.RequestTimeout, "nothing of the body arrived for %s", bodyTimeout)
+	case c.client.left(), err == io.EOF:
+		return fail(routing.ClientGone, "the app left in the middle of its request").because(err)
 	}
-	c.ctx.SetConnectionClose()
-	in := c.ctx.RequestBodyStream()
-	if in == nil {
-		return
-	}
-	_ = c.client.SetReadDeadline(time.Now().Add(drainTime))
-	_, _ = io.CopyN(io.Discard, in, drainLimit)
+	return fail(routing.InvalidRequest, "the body is not framed as HTTP/1.1 asks: check its length or chunks")
 }
-
-const (
-	drainTime  = 5 * time.Second
-	drainLimit = 256 << 20
-)

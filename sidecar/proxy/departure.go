@@ -1,11 +1,14 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,7 +102,7 @@ func (d *departures) closeAll() int {
 	}
 	d.mu.Unlock()
 	for _, c := range conns {
-		_ = c.Close()
+		_ = c.TCPConn.Close()
 		c.depart()
 	}
 	return len(conns)
@@ -115,19 +118,22 @@ type clientConn struct {
 	*net.TCPConn
 	departures *departures
 	token      uint64
+	lingering  atomic.Bool // more of a refused request may be on its way
 
 	mu      sync.Mutex
 	gone    bool
 	current aborter
 }
 
-// depart ends what the connection's request is doing.
+// depart ends what the connection's request is doing. It is called once or twice: for a half-close and
+// for what follows it.
 func (c *clientConn) depart() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = true
 	if c.current != nil {
 		c.current.abort()
+		c.current = nil
 	}
 }
 
@@ -136,7 +142,10 @@ func (c *clientConn) depart() {
 func (c *clientConn) attach(a aborter) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.current = a
+	c.current = nil
+	if !c.gone {
+		c.current = a
+	}
 	return !c.gone
 }
 
@@ -147,11 +156,28 @@ func (c *clientConn) left() bool {
 	return c.gone
 }
 
-// Close ends the connection.
+// Close ends the connection. Closing one with unread bytes resets it, and the app might lose the answer
+// that says why its request was refused; so what is still coming is taken in first.
 func (c *clientConn) Close() error {
+	if c.lingering.Swap(false) && c.CloseWrite() == nil {
+		buf := make([]byte, 16<<10)
+		for taken := 0; taken < lingerLimit; {
+			_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+			n, err := c.Read(buf)
+			if err != nil {
+				break
+			}
+			taken += n
+		}
+	}
 	c.departures.forget(c)
 	return c.TCPConn.Close()
 }
+
+const (
+	lingerTime  = 2 * time.Second // between two pieces
+	lingerLimit = 256 << 20
+)
 
 // listener hands out watched connections.
 type listener struct {
@@ -163,6 +189,10 @@ type listener struct {
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
+		if isShortage(err) {
+			time.Sleep(shortagePause) // the server would give up for good
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -175,4 +205,16 @@ func (l *listener) Accept() (net.Conn, error) {
 			return watched, nil
 		}
 	}
+}
+
+const shortagePause = 50 * time.Millisecond
+
+// isShortage tells whether a connection could not be accepted for reasons that pass.
+func isShortage(err error) bool {
+	for _, e := range [...]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"io"
-	"net"
 	"strconv"
 	"time"
 	"unique"
@@ -24,14 +23,7 @@ func (c *call) foreign(absolute, incomplete bool) *failure {
 	if !isHTTP(c.ctx.Request.Header.RequestURI()) {
 		return fail(routing.InvalidRequest, "an https:// URL cannot be sent to a proxy in plain text: use CONNECT, or no proxy")
 	}
-	host, port, err := net.SplitHostPort(string(c.authority))
-	if err != nil {
-		host, port = string(c.authority), "80"
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return fail(routing.InvalidRequest, "%q is not a port", port)
-	}
+	host, port, _ := splitAuthority(c.authority) // parse has seen that it can be
 	h := &c.ctx.Request.Header
 	out := outgoing{method: c.ctx.Method(), path: string(c.path), query: c.query, authority: string(c.authority), length: h.ContentLength()}
 	if out.path == "" {
@@ -45,7 +37,7 @@ func (c *call) foreign(absolute, incomplete bool) *failure {
 	if c.head, valid = out.head(c.head[:0], h); !valid {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client")
 	}
-	pool := c.proxy.pool(unique.Make(routing.Endpoint{Host: host, Port: uint16(n)}))
+	pool := c.proxy.pool(unique.Make(routing.Endpoint{Host: string(host), Port: port}))
 	// A fresh connection, since a body that is not kept cannot be sent twice.
 	conn, f := pool.get(c.client, out.length != -2, time.Time{})
 	if f != nil {
@@ -55,26 +47,27 @@ func (c *call) foreign(absolute, incomplete bool) *failure {
 		conn.discard()
 		return fail(routing.ClientGone, "the app has left")
 	}
-	err = send(conn, &c.head, &segments{})
+	err := send(conn, &c.head, &segments{})
 	if err == nil && out.length != -2 {
-		err = c.copyBody(conn, body, out.length == -1)
+		f, err = c.copyBody(conn, body, out.length)
 	}
-	if err == nil {
-		err = readHead(&c.ctx.Response.Header, conn)
+	if f == nil {
+		err = c.finish(conn, err)
 	}
-	if err != nil {
+	if f != nil || err != nil {
 		c.client.attach(nil)
-		f := c.lost(conn, err, time.Time{})
+		if f == nil {
+			f = c.lost(conn, err, time.Time{})
+		}
 		conn.discard()
-		c.ctx.Response.Reset()
 		return f
 	}
-	c.read = out.length == -2 || c.read
-	if !c.read {
-		c.ctx.SetConnectionClose()
+	if !c.read { // the answer came before the end of the request
+		c.closing = true
+		c.client.lingering.Store(true)
 	}
 	if s := c.newStream(conn, time.Time{}); s != nil {
-		s.start(&c.ctx.Response)
+		s.start(c)
 	}
 	return nil
 }
@@ -84,35 +77,34 @@ func isHTTP(uri []byte) bool {
 	return ok && len(uri)-len(rest) == len("http://")
 }
 
-// copyBody passes a body on as it comes.
-func (c *call) copyBody(conn *upConn, body io.Reader, chunked bool) error {
+// copyBody passes a body on as it comes; length is -1 where it is chunked. The failure is the app's, the
+// error the provider's.
+func (c *call) copyBody(conn *upConn, body io.Reader, length int) (*failure, error) {
 	buf := make([]byte, 16<<10)
-	for {
+	for copied := 0; ; {
 		_ = c.client.SetReadDeadline(time.Now().Add(bodyTimeout))
 		n, err := body.Read(buf)
+		copied += n
 		if n > 0 {
-			var werr error
-			if chunked {
-				piece := strconv.AppendInt(nil, int64(n), 16)
-				piece = append(append(append(piece, "\r\n"...), buf[:n]...), "\r\n"...)
-				_, werr = conn.Write(piece)
-			} else {
-				_, werr = conn.Write(buf[:n])
+			piece := buf[:n]
+			if length < 0 {
+				piece = append(strconv.AppendInt(nil, int64(n), 16), "\r\n"...)
+				piece = append(append(piece, buf[:n]...), "\r\n"...)
 			}
-			if werr != nil {
-				return werr
+			if _, err := conn.Write(piece); err != nil {
+				return nil, err
 			}
 		}
-		if err == io.EOF {
+		if err == io.EOF && copied >= length {
 			c.read = true
-			if chunked {
-				_, err = conn.Write([]byte("0\r\n\r\n"))
-				return err
+			if length < 0 {
+				_, err := conn.Write([]byte("0\r\n\r\n"))
+				return nil, err
 			}
-			return nil
+			return nil, nil
 		}
 		if err != nil {
-			return err
+			return c.incomplete(err), nil
 		}
 	}
 }

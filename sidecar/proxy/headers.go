@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"bytes"
+	"iter"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,6 +43,28 @@ func nominated(connection, name []byte) bool {
 	return false
 }
 
+// connectionOf gives all that the Connection headers of a request say, separated by commas.
+func connectionOf(h *fasthttp.RequestHeader) []byte {
+	if first := h.Peek(fasthttp.HeaderConnection); len(first) == 0 {
+		return nil
+	}
+	return joined(h.All(), fasthttp.HeaderConnection)
+}
+
+func joined(headers iter.Seq2[[]byte, []byte], name string) []byte {
+	var all []byte
+	for n, value := range headers {
+		switch {
+		case string(n) != name:
+		case all == nil:
+			all = value
+		default:
+			all = slices.Concat(all, []byte{','}, value)
+		}
+	}
+	return all
+}
+
 // outgoing is the head of a request to a provider.
 type outgoing struct {
 	method    []byte
@@ -62,7 +86,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 	dst = append(append(append(dst, " HTTP/1.1\r\nHost: "...), o.authority...), "\r\n"...)
 	keyed := o.target != nil && !o.target.Key.IsZero()
 	counted := o.operation != nil
-	connection := from.Peek(fasthttp.HeaderConnection)
+	connection := connectionOf(from)
 	valid := true
 	for name, value := range from.All() {
 		switch string(name) {
@@ -111,7 +135,7 @@ func appendHeader(dst, name, value []byte) []byte {
 
 // strip makes the head of a provider's answer fit for the app's connection.
 func strip(h *fasthttp.ResponseHeader) {
-	if connection := string(h.Peek(fasthttp.HeaderConnection)); connection != "" {
+	if connection := string(joined(h.All(), fasthttp.HeaderConnection)); connection != "" {
 		for token := range strings.SplitSeq(connection, ",") {
 			if token = strings.TrimSpace(token); token != "" && !strings.EqualFold(token, "close") {
 				h.Del(token)

@@ -63,7 +63,7 @@ func New(o Options) (*Proxy, error) {
 		stop: make(chan struct{}), own: map[string]bool{},
 	}
 	p.server = &fasthttp.Server{
-		Handler: p.handle, ErrorHandler: p.malformed, ExpectHandler: expect, Logger: quiet{},
+		Handler: p.handle, ErrorHandler: p.malformed, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
@@ -84,15 +84,19 @@ func (quiet) Printf(string, ...any) {}
 func (p *Proxy) Serve(l net.Listener) error {
 	p.mu.Lock()
 	p.own[l.Addr().String()] = true
+	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+		p.own[(&net.TCPAddr{IP: net.IPv6unspecified, Port: a.Port}).String()] = true
+	}
 	p.mu.Unlock()
 	return p.server.Serve(&listener{Listener: l, departures: p.departures})
 }
 
 // Shutdown takes no more connections and lets requests finish until ctx ends; then it cuts those that
-// are left and says so.
+// are left and says so. Calling it again does no harm.
 func (p *Proxy) Shutdown(ctx context.Context) error {
-	p.draining.Store(true)
-	close(p.stop)
+	if !p.draining.Swap(true) {
+		close(p.stop)
+	}
 	err := p.server.ShutdownWithContext(ctx)
 	if cut := p.departures.closeAll(); cut > 0 && err != nil {
 		p.log.Info("connections cut at the end of the grace time", "code", routing.ShuttingDown, "connections", cut)
@@ -105,11 +109,17 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// isOwn tells whether an address is one that the proxy listens on: dialling it would go round for ever.
-func (p *Proxy) isOwn(a net.Addr) bool {
+// isOwn tells whether a connection has ended at the proxy itself: it would go round for ever. Of a
+// listener on all addresses, the port counts where both ends are on this machine.
+func (p *Proxy) isOwn(conn net.Conn) bool {
+	to := conn.RemoteAddr().(*net.TCPAddr) // of a TCP connection, it always is
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.own[a.String()]
+	if p.own[to.String()] {
+		return true
+	}
+	here := to.IP.IsLoopback() || to.IP.Equal(conn.LocalAddr().(*net.TCPAddr).IP)
+	return here && p.own[(&net.TCPAddr{IP: net.IPv6unspecified, Port: to.Port}).String()]
 }
 
 func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
@@ -141,8 +151,10 @@ func (p *Proxy) sweepPools() {
 		case <-p.stop:
 			return
 		case now := <-tick.C:
-			p.pools.Range(func(_, v any) bool {
-				v.(*pool).sweep(now)
+			p.pools.Range(func(k, v any) bool {
+				if v.(*pool).sweep(now) {
+					p.pools.Delete(k) // hosts that are called once must not pile up
+				}
 				return true
 			})
 		}
@@ -151,12 +163,12 @@ func (p *Proxy) sweepPools() {
 
 // handle serves one request.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
-	if p.draining.Load() {
-		ctx.SetConnectionClose()
-	}
 	c := newCall(p, ctx)
 	if f := c.serve(); f != nil {
 		p.refuse(c, f)
+	}
+	if c.closing || p.draining.Load() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
+		ctx.SetConnectionClose()
 	}
 	c.done()
 }
@@ -168,15 +180,15 @@ func (p *Proxy) refuse(c *call, f *failure) {
 		_ = c.client.Close()
 		return
 	}
-	ctx := c.ctx
-	ctx.Response.Reset()
-	f.write(&ctx.Response)
+	c.ctx.Response.Reset()
+	f.write(&c.ctx.Response)
 	if c.attempts > 0 {
-		ctx.Response.Header.Set(headerShouldRetry, "false")
+		c.ctx.Response.Header.Set(headerShouldRetry, "false")
 	}
-	c.drain()
-	if p.draining.Load() {
-		ctx.SetConnectionClose()
+	if !c.read {
+		// What follows could be anything.
+		c.closing = true
+		c.client.lingering.Store(true)
 	}
 	p.log.Info("request refused", "code", f.code, "status", f.status(), "host", string(c.authority),
 		"provider", c.provider(), "attempts", c.attempts+1, "message", f.message, "cause", text(f.cause))
@@ -192,6 +204,7 @@ func text(err error) string {
 // malformed answers what is not a request, or not a whole one.
 func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	ctx.SetConnectionClose()
+	ctx.Conn().(*clientConn).lingering.Store(true)
 	var netErr net.Error
 	var small *fasthttp.ErrSmallBuffer
 	switch {
@@ -206,9 +219,13 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 }
 
 // expect answers "Expect: 100-continue": a body that is too large need not be sent at all.
-func expect(ctx *fasthttp.RequestCtx) int {
-	if ctx.Request.Header.ContentLength() > maxBody {
-		return fasthttp.StatusRequestEntityTooLarge
+func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
+	if length := ctx.Request.Header.ContentLength(); length > maxBody {
+		f := tooLarge(length)
+		f.write(&ctx.Response)
+		ctx.Conn().(*clientConn).lingering.Store(true)
+		p.log.Info("request refused", "code", f.code, "status", f.status(), "message", f.message)
+		return f.status()
 	}
 	return fasthttp.StatusContinue
 }

@@ -42,9 +42,28 @@ const maxInterim = 8
 
 var errSwitching = errors.New("the provider switched protocols unasked")
 
+// finish reads the head of the answer to a request that has been sent. Where sending failed, the
+// provider may have refused it before it had all of it, and its answer says why.
+func (c *call) finish(conn *upConn, sendErr error) error {
+	if sendErr == nil {
+		return readHead(&c.ctx.Response.Header, conn)
+	}
+	conn.spent = true
+	if isTimeout(sendErr) || readHead(&c.ctx.Response.Header, conn) != nil {
+		return sendErr
+	}
+	return nil
+}
+
 func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
 	for range maxInterim {
-		if err := h.Read(conn.br); err != nil {
+		err := h.Read(conn.br)
+		var small *fasthttp.ErrSmallBuffer
+		if errors.As(err, &small) && conn.br.Size() < maxHead {
+			conn.enlarge(maxHead)
+			err = h.Read(conn.br)
+		}
+		if err != nil {
 			return err
 		}
 		switch status := h.StatusCode(); {
@@ -53,6 +72,7 @@ func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
 		case status >= 200:
 			return nil
 		}
+		conn.reused = false // the provider has seen the request: it must not get it again
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterim)
 }
@@ -69,14 +89,19 @@ func (c *call) lost(conn *upConn, err error, firstBy time.Time) *failure {
 	switch {
 	case c.client.left():
 		return fail(routing.ClientGone, "the app has left")
-	case isTimeout(err) && !c.deadline.IsZero() && !time.Now().Before(c.deadline):
+	case isTimeout(err) && c.late():
 		return c.overdue()
 	case isTimeout(err):
 		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
 		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
 	}
-	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who).because(err)
+	var small *fasthttp.ErrSmallBuffer
+	if errors.As(err, &small) {
+		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
+	}
+	// The error is not logged: it may quote what the provider sent, and that what it was sent.
+	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who)
 }
 
 // stream brings an answer to the app. It owns the connection to the provider until it is closed.
@@ -104,14 +129,10 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	resp := &c.ctx.Response
 	h := &resp.Header
 	length := h.ContentLength()
-	connection := h.Peek(fasthttp.HeaderConnection)
-	reusable := !h.ConnectionClose() && !nominated(connection, []byte("close")) && length != -2
 	status := h.StatusCode()
 	empty := c.ctx.IsHead() || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified
+	reusable := !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close")) && (empty || length != -2)
 	strip(h)
-	if c.proxy.draining.Load() {
-		h.SetConnectionClose()
-	}
 	if empty || length >= 0 && length <= conn.br.Buffered() {
 		if !empty {
 			b, _ := conn.br.Peek(length) // it is buffered
@@ -119,7 +140,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 			_, _ = conn.br.Discard(length)
 		}
 		c.client.attach(nil)
-		if (reusable || empty && !h.ConnectionClose()) && conn.br.Buffered() == 0 {
+		if reusable && conn.br.Buffered() == 0 {
 			conn.release()
 		} else {
 			conn.discard()
@@ -130,7 +151,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	*s = stream{
 		proxy: c.proxy, client: c.client, conn: conn, out: s.out[:0], firstBy: firstBy, deadline: c.deadline,
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
-		events:   c.operation != nil && length < 0 && bytes.HasPrefix(h.ContentType(), []byte("text/event-stream")),
+		events:   c.operation != nil && length < 0 && bytes.HasPrefix(h.ContentType(), []byte("text/event-stream")) && len(h.ContentEncoding()) == 0,
 		reusable: reusable, host: conn.pool.address,
 	}
 	if length == -2 {
@@ -143,12 +164,22 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 }
 
 // start hands the stream to the server, which runs it when the handler has returned.
-func (s *stream) start(resp *fasthttp.Response) {
+func (s *stream) start(c *call) {
+	resp := &c.ctx.Response
 	size := -1
 	if !s.answer.chunked && s.answer.left >= 0 {
 		size = int(s.answer.left)
 	}
-	resp.ImmediateHeaderFlush = !s.answer.ready()
+	// The first event may be here only in part, and then it is held back; the head must not be.
+	resp.ImmediateHeaderFlush = s.events || !s.answer.ready()
+	if size < 0 && !c.ctx.Request.Header.IsHTTP11() {
+		// HTTP/1.0 knows no chunks: the end of the connection ends the answer. For the server this is a
+		// body of length 0 that grows, which it notices at its end, and closes the connection.
+		resp.SetBodyStream(s, 0)
+		resp.Header.Del(fasthttp.HeaderContentLength)
+		c.closing = true
+		return
+	}
 	resp.SetBodyStream(s, size)
 }
 
@@ -230,32 +261,39 @@ func (s *stream) fill() error {
 // passed, and is as much longer.
 func (s *stream) arm() {
 	if !s.begun {
-		s.conn.readBy(earlier(s.firstBy, s.deadline))
+		s.conn.endBy(earlier(s.firstBy, s.deadline))
 		return
 	}
 	if s.idle == 0 {
-		s.conn.readBy(s.deadline)
+		s.conn.endBy(s.deadline)
 		return
 	}
 	if now := time.Now(); now.Sub(s.armed) > s.idle/8 {
 		s.armed = now
-		s.conn.readBy(earlier(now.Add(s.idle+s.idle/8), s.deadline))
+		s.conn.endBy(earlier(now.Add(s.idle+s.idle/8), s.deadline))
 	}
 }
 
-// lastEvent gives the offset behind the last whole event.
+// lastEvent gives the offset behind the last whole event: behind the last two line ends in a row. A line
+// ends in CRLF, LF or CR.
 func lastEvent(b []byte) int {
-	if bytes.HasSuffix(b, []byte("\n\n")) || bytes.HasSuffix(b, []byte("\r\n\r\n")) {
-		return len(b)
-	}
-	return max(after(b, "\n\n"), after(b, "\r\n\r\n"), after(b, "\r\r"))
-}
-
-func after(b []byte, end string) int {
-	if i := bytes.LastIndex(b, []byte(end)); i >= 0 {
-		return i + len(end)
+	for end := len(b); end > 0; end-- {
+		if i := lineEnd(b, end); i < end && lineEnd(b, i) < i {
+			return end
+		}
 	}
 	return 0
+}
+
+// lineEnd gives the offset before the line end that stands right before end; end where there is none.
+func lineEnd(b []byte, end int) int {
+	switch {
+	case end > 1 && b[end-1] == '\n' && b[end-2] == '\r':
+		return end - 2
+	case end > 0 && (b[end-1] == '\n' || b[end-1] == '\r'):
+		return end - 1
+	}
+	return end
 }
 
 // failure words what ended an answer in its middle.

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -29,7 +31,7 @@ type pool struct {
 	address  string
 	tls      *tls.Config // nil: plain
 	dialer   *net.Dialer
-	forbid   func(net.Addr) bool // addresses that must not be dialled: the proxy's own
+	forbid   func(net.Conn) bool // connections that must not be: to the proxy itself
 
 	mu      sync.Mutex
 	idle    []*upConn // the one used last is at the end
@@ -37,7 +39,7 @@ type pool struct {
 	retired bool
 }
 
-func newPool(e routing.Endpoint, trusted *x509.CertPool, forbid func(net.Addr) bool) *pool {
+func newPool(e routing.Endpoint, trusted *x509.CertPool, forbid func(net.Conn) bool) *pool {
 	p := &pool{
 		endpoint: e,
 		address:  net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))),
@@ -71,8 +73,9 @@ type upConn struct {
 	pool     *pool
 	br       *bufio.Reader
 	lastUsed time.Time
-	deadline time.Time // of reads, as it was last set
+	deadline time.Time // as it was last set
 	reused   bool
+	spent    bool // the request did not go out as a whole, so no other can follow
 	aborted  atomic.Bool
 }
 
@@ -82,12 +85,19 @@ func (c *upConn) abort() {
 	_ = c.raw.Close()
 }
 
-// readBy sets the time by which the next read must have an answer; zero means never.
-func (c *upConn) readBy(t time.Time) {
+// endBy sets the time by which the next read or write must be done; zero means never. Writes count: a
+// provider that takes in no more of a long prompt is as silent as one that does not answer.
+func (c *upConn) endBy(t time.Time) {
 	if !t.Equal(c.deadline) {
 		c.deadline = t
-		_ = c.SetReadDeadline(t)
+		_ = c.SetDeadline(t)
 	}
+}
+
+// enlarge makes room for what does not fit into the buffer.
+func (c *upConn) enlarge(size int) {
+	b, _ := c.br.Peek(c.br.Buffered()) // it is buffered
+	c.br = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(b), c.Conn), size)
 }
 
 // alive tells whether an idle connection can still be used: the provider has neither closed it nor sent
@@ -177,7 +187,7 @@ func (p *pool) dial(client *clientConn, deadline time.Time) (*upConn, *failure) 
 		return nil, p.dialFailure(client, err)
 	}
 	raw := conn.(*net.TCPConn) // of network tcp, it always is
-	if p.forbid != nil && p.forbid(raw.RemoteAddr()) {
+	if p.forbid != nil && p.forbid(raw) {
 		_ = raw.Close()
 		return nil, fail(routing.MisdirectedRequest, "%s is this sidecar itself: give the host an address of its own", p.endpoint.Host)
 	}
@@ -214,9 +224,9 @@ func (p *pool) dialFailure(client *clientConn, err error) *failure {
 func (c *upConn) release() {
 	p := c.pool
 	c.lastUsed = time.Now()
-	c.readBy(time.Time{})
+	c.endBy(time.Time{})
 	p.mu.Lock()
-	if !p.retired && !c.aborted.Load() {
+	if !p.retired && !c.spent && !c.aborted.Load() {
 		p.idle = append(p.idle, c)
 		c = nil
 	}
@@ -245,16 +255,20 @@ func (p *pool) retire() {
 	}
 }
 
-// sweep closes connections that have been idle for too long.
-func (p *pool) sweep(now time.Time) {
+// sweep closes connections that have been idle for too long. It is true where none is left: then the
+// pool keeps none any more either.
+func (p *pool) sweep(now time.Time) (empty bool) {
 	var old []*upConn
 	p.mu.Lock()
 	for len(p.idle) > 0 && now.Sub(p.idle[0].lastUsed) > idleConnLimit {
 		old = append(old, p.idle[0])
 		p.idle = p.idle[1:]
 	}
+	empty = p.open == len(old)
+	p.retired = p.retired || empty
 	p.mu.Unlock()
 	for _, c := range old {
 		c.discard()
 	}
+	return empty
 }
