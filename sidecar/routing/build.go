@@ -2,7 +2,6 @@ package routing
 
 import (
 	"cmp"
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -278,43 +277,4 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 		t.KeyName = "inline"
 	}
 	return t, nil
-}
-
-// key finds the key of a config. With Secrets unknown, a reference gives none.
-func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refusal) {
-	ref := conf.APIKeyRef
-	if ref == nil {
-		return NewKey(conf.APIKey), nil
-	}
-	s := c.secrets[secretID{namespace, ref.Name}]
-	if s == nil {
-		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, ref.Name)}
-	}
-	value, ok := s.Data[secretKey(ref)]
-	if !ok {
-		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s: add it", namespace, ref.Name, secretKey(ref))}
-	}
-	// kubectl create secret --from-file keeps the newline that editors put at the end.
-	text := strings.TrimRight(value.Reveal(), "\r\n")
-	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have: correct it", secretKey(ref), namespace, ref.Name)}
-	}
-	return NewKey(text), nil
-}
-
-func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *Refusal) {
-	t := o.provider.Spec.TLS
-	if t == nil || t.ClientCertificateRef == nil {
-		return "", Key{}, nil
-	}
-	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
-	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]
-	if s == nil {
-		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist: create it"}
-	}
-	cert, key = s.Data["tls.crt"].Reveal(), s.Data["tls.key"]
-	if _, err := tls.X509KeyPair([]byte(cert), []byte(key.Reveal())); err != nil {
-		return "", Key{}, &Refusal{SecretInvalid, "Secret " + name + " does not hold a certificate and its key in tls.crt and tls.key: correct it"}
-	}
-	return cert, key, nil
 }

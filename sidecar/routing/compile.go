@@ -23,8 +23,6 @@ func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
 	return t, c.problems()
 }
 
-type secretID struct{ namespace, name string }
-
 // object is what both kinds have in common.
 type object struct {
 	findings
@@ -57,20 +55,6 @@ type compiler struct {
 type hostID struct{ namespace, host string }
 
 func newHostID(host, namespace string) hostID { return hostID{namespace, canonical(host, namespace)} }
-
-func (c *compiler) judgeSecretNames() {
-	for i := range c.in.Secrets {
-		s := &c.in.Secrets[i]
-		id := secretID{s.Namespace, s.Name}
-		if c.secrets[id] == nil {
-			c.secrets[id] = s
-			continue
-		}
-		f := findings{object: Ref{"Secret", s.Namespace, s.Name}}
-		f.invalid(DuplicateObject, "metadata.name", "there is another %s, which is used: rename one of them, or remove it", f.object)
-		c.strangers = append(c.strangers, f.list...)
-	}
-}
 
 // judge looks at every object by itself.
 func (c *compiler) judge() {
@@ -180,29 +164,6 @@ func (c *compiler) judgeRouteReferences(o *object) {
 				}
 			}
 		}
-	}
-}
-
-// judgeSecrets reports the Secrets that a provider names and that are not as they should be.
-func (c *compiler) judgeSecrets(o *object) {
-	if c.in.Secrets == nil {
-		return
-	}
-	check := func(field string, conf *v1beta1.OpenAIConfig) {
-		if conf.APIKeyRef == nil {
-			return
-		}
-		if _, r := c.key(o.object.Namespace, conf); r != nil {
-			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
-		}
-	}
-	configs := &o.provider.Spec.Configs
-	check("spec.configs.defaultConfig.openAIConfig", &configs.DefaultConfig.OpenAIConfig)
-	for name, conf := range configs.RouteSpecificConfigs {
-		check("spec.configs.routeSpecificConfigs["+name+"].openAIConfig", &conf.OpenAIConfig)
-	}
-	if _, _, r := c.clientCertificate(o); r != nil {
-		o.add(Unresolved, r.Code, "spec.tls.clientCertificateRef", "%s; until then the calls fail", r.Message)
 	}
 }
 

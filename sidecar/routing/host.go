@@ -52,6 +52,7 @@ func salvage(host string) string {
 	if _, rest, ok := strings.Cut(host, "://"); ok {
 		host = rest
 	}
+	host = strings.TrimLeft(host, `/\`)
 	if i := strings.IndexAny(host, `/?#\`); i >= 0 {
 		host = host[:i]
 	}
@@ -67,11 +68,16 @@ func salvage(host string) string {
 	}
 	host, _, _ = strings.Cut(host, ":")
 	host = strings.TrimRight(host, ".")
-	if ascii, err := idna.Lookup.ToASCII(host); err == nil && !isASCII(host) {
-		return ascii // what a client makes of it
+	if !isASCII(host) {
+		if ascii, err := clientNames.ToASCII(host); err == nil {
+			return ascii
+		}
 	}
 	return host
 }
+
+// clientNames turns a name into what clients make of it, asterisks and underscores included.
+var clientNames = idna.New(idna.MapForLookup(), idna.StrictDomainName(false))
 
 func isASCII(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' }) }
 

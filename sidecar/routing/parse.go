@@ -114,6 +114,9 @@ func hostsIn(hosts, fields []string, name string, v any) []string {
 		}
 	case map[string]any:
 		for _, field := range slices.Sorted(maps.Keys(v)) {
+			if field == "matches" {
+				continue // a header may be called host
+			}
 			if isHost {
 				hosts = append(hosts, field) // {example.com} is a map with one key
 			}

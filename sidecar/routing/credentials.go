@@ -1,0 +1,87 @@
+package routing
+
+import (
+	"crypto/tls"
+	"fmt"
+	"strings"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+type secretID struct{ namespace, name string }
+
+func (c *compiler) judgeSecretNames() {
+	for i := range c.in.Secrets {
+		s := &c.in.Secrets[i]
+		id := secretID{s.Namespace, s.Name}
+		if c.secrets[id] == nil {
+			c.secrets[id] = s
+			continue
+		}
+		f := findings{object: Ref{"Secret", s.Namespace, s.Name}}
+		f.invalid(DuplicateObject, "metadata.name", "there is another %s, which is used: rename one of them, or remove it", f.object)
+		c.strangers = append(c.strangers, f.list...)
+	}
+}
+
+// judgeSecrets reports the Secrets that a provider names and that are not as they should be.
+func (c *compiler) judgeSecrets(o *object) {
+	if c.in.Secrets == nil {
+		return
+	}
+	check := func(field string, conf *v1beta1.OpenAIConfig) {
+		if conf.APIKeyRef == nil {
+			return
+		}
+		if _, r := c.key(o.object.Namespace, conf); r != nil {
+			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
+		}
+	}
+	configs := &o.provider.Spec.Configs
+	check("spec.configs.defaultConfig.openAIConfig", &configs.DefaultConfig.OpenAIConfig)
+	for name, conf := range configs.RouteSpecificConfigs {
+		check("spec.configs.routeSpecificConfigs["+name+"].openAIConfig", &conf.OpenAIConfig)
+	}
+	if _, _, r := c.clientCertificate(o); r != nil {
+		o.add(Unresolved, r.Code, "spec.tls.clientCertificateRef", "%s; until then the calls fail", r.Message)
+	}
+}
+
+// key finds the key of a config. With Secrets unknown, a reference gives none.
+func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refusal) {
+	ref := conf.APIKeyRef
+	if ref == nil {
+		return NewKey(conf.APIKey), nil
+	}
+	s := c.secrets[secretID{namespace, ref.Name}]
+	if s == nil {
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, ref.Name)}
+	}
+	value, ok := s.Data[secretKey(ref)]
+	if !ok {
+		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s: add it", namespace, ref.Name, secretKey(ref))}
+	}
+	// kubectl create secret --from-file keeps the newline that editors put at the end.
+	text := strings.TrimRight(value.Reveal(), "\r\n")
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have: correct it", secretKey(ref), namespace, ref.Name)}
+	}
+	return NewKey(text), nil
+}
+
+func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *Refusal) {
+	t := o.provider.Spec.TLS
+	if t == nil || t.ClientCertificateRef == nil {
+		return "", Key{}, nil
+	}
+	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
+	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]
+	if s == nil {
+		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist: create it"}
+	}
+	cert, key = s.Data["tls.crt"].Reveal(), s.Data["tls.key"]
+	if _, err := tls.X509KeyPair([]byte(cert), []byte(key.Reveal())); err != nil {
+		return "", Key{}, &Refusal{SecretInvalid, "Secret " + name + " does not hold a certificate and its key in tls.crt and tls.key: correct it"}
+	}
+	return cert, key, nil
+}
