@@ -33,7 +33,7 @@ type corpusCase struct {
 // said is a comment such as "# want: spec.host: part of the message".
 type said struct{ field, part string }
 
-func corpus(t testing.TB) []corpusCase {
+func corpus(t *testing.T) []corpusCase {
 	t.Helper()
 	var all []corpusCase
 	for folder, comment := range map[string]string{"cases/valid": "# warn: ", "cases/invalid": "# want: ", "../config/samples": ""} {
@@ -70,7 +70,7 @@ func comments(text []byte, comment string) []said {
 }
 
 // snippets takes the YAML blocks of the README that begin with apiVersion.
-func snippets(t testing.TB) []corpusCase {
+func snippets(t *testing.T) []corpusCase {
 	t.Helper()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -87,7 +87,7 @@ func snippets(t testing.TB) []corpusCase {
 }
 
 // documents cuts a file at its "---" lines.
-func documents(t testing.TB, text []byte) [][]byte {
+func documents(t *testing.T, text []byte) [][]byte {
 	t.Helper()
 	var all [][]byte
 	text = append(slices.Clip(text), '\n') // the reader loses a long last line that does not end
@@ -103,7 +103,7 @@ func documents(t testing.TB, text []byte) [][]byte {
 }
 
 // trees reads the objects of our kinds as an API server gets them, Lists expanded.
-func trees(t testing.TB, text []byte) []map[string]any {
+func trees(t *testing.T, text []byte) []map[string]any {
 	t.Helper()
 	var all []map[string]any
 	var add func(tree map[string]any)
@@ -132,7 +132,7 @@ func trees(t testing.TB, text []byte) []map[string]any {
 
 var pod = &routing.Workload{Namespace: "default", Labels: map[string]string{"app": "sleep"}}
 
-func compile(t testing.TB, text []byte, workload *routing.Workload) (routing.Objects, *routing.Table, []routing.Problem) {
+func compile(t *testing.T, text []byte, workload *routing.Workload) (routing.Objects, *routing.Table, []routing.Problem) {
 	t.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
 	for _, doc := range documents(t, text) {

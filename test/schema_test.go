@@ -35,7 +35,7 @@ type kindSchema struct {
 }
 
 // readDefinitions reads the generated CRDs, by file name.
-func readDefinitions(t testing.TB) map[string]*apiextensions.CustomResourceDefinition {
+func readDefinitions(t *testing.T) map[string]*apiextensions.CustomResourceDefinition {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
@@ -63,7 +63,7 @@ func readDefinitions(t testing.TB) map[string]*apiextensions.CustomResourceDefin
 	return all
 }
 
-func readSchemas(t testing.TB) schemas {
+func readSchemas(t *testing.T) schemas {
 	t.Helper()
 	all := schemas{}
 	for _, definition := range readDefinitions(t) {

@@ -240,7 +240,7 @@ func (c *compiler) defaultRule(p *object) *Rule {
 // target is what a rule sends to a provider.
 func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusal) {
 	s := &o.provider.Spec
-	conf, _ := configFor(o.provider, rule)
+	conf := configFor(o.provider, rule)
 	host := strings.ToLower(s.Host)
 	e := Endpoint{Host: host, Port: v1beta1.DefaultTLSPort, TLS: true, ServerName: host}
 	if t := s.TLS; t != nil {

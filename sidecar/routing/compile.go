@@ -159,7 +159,7 @@ func (c *compiler) judgeRouteReferences(o *object) {
 				o.add(Unresolved, ProviderNotFound, field+".providerHost", "no LLMProvider with host %s is in use in namespace %s: its share of the calls fails until there is one", b.ProviderHost, o.object.Namespace)
 			}
 			for _, p := range providers {
-				if conf, _ := configFor(p.provider, rule.Name); b.HostRewrite != "" && hasKey(&conf) {
+				if conf := configFor(p.provider, rule.Name); b.HostRewrite != "" && hasKey(&conf) {
 					o.invalid(InvalidValue, field+".hostRewrite", "%s sends a key with these calls, which must reach no other host: remove hostRewrite", p.object)
 				}
 			}

@@ -74,7 +74,7 @@ func workloadOf(text []byte) *routing.Workload {
 }
 
 // decodeAll reads all documents of a file. Secrets are known, even if there are none.
-func decodeAll(t testing.TB, text []byte) routing.Objects {
+func decodeAll(t *testing.T, text []byte) routing.Objects {
 	t.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
 	for _, doc := range documents(t, text) {
@@ -85,7 +85,7 @@ func decodeAll(t testing.TB, text []byte) routing.Objects {
 	return in
 }
 
-func documents(t testing.TB, text []byte) [][]byte {
+func documents(t *testing.T, text []byte) [][]byte {
 	t.Helper()
 	var all [][]byte
 	text = append(slices.Clip(text), '\n') // the reader loses a long last line that does not end

@@ -21,7 +21,7 @@ func (h headers) Header(name string) ([]byte, bool) {
 	return nil, false
 }
 
-func routeWith(t testing.TB, rules string) *routing.Host {
+func routeWith(t *testing.T, rules string) *routing.Host {
 	t.Helper()
 	table, problems := routing.Compile(decodeAll(t, []byte(provider+`
 ---

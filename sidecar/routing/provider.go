@@ -206,12 +206,11 @@ func secretKey(ref *v1beta1.SecretKeyReference) string {
 }
 
 // configFor merges what a provider says for a rule over its default.
-func configFor(p *v1beta1.LLMProvider, rule string) (c v1beta1.OpenAIConfig, field string) {
-	field = "spec.configs.defaultConfig.openAIConfig"
-	c = p.Spec.Configs.DefaultConfig.OpenAIConfig
+func configFor(p *v1beta1.LLMProvider, rule string) v1beta1.OpenAIConfig {
+	c := p.Spec.Configs.DefaultConfig.OpenAIConfig
 	specific, ok := p.Spec.Configs.RouteSpecificConfigs[rule]
 	if !ok || rule == "" {
-		return c, field
+		return c
 	}
 	s := specific.OpenAIConfig
 	if s.Model != "" {
@@ -222,9 +221,8 @@ func configFor(p *v1beta1.LLMProvider, rule string) (c v1beta1.OpenAIConfig, fie
 	}
 	if hasKey(&s) {
 		c.APIKey, c.APIKeyRef = s.APIKey, s.APIKeyRef
-		field = "spec.configs.routeSpecificConfigs[" + rule + "].openAIConfig"
 	}
-	return c, field
+	return c
 }
 
 // disjoint tells whether no pod can have the labels of both selectors.

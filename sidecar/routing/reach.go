@@ -2,7 +2,6 @@ package routing
 
 import (
 	"fmt"
-	"net/textproto"
 	"regexp"
 	"strings"
 
@@ -80,7 +79,7 @@ func (c *reach) coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
 	for name, e := range early.Headers {
 		covered := false
 		for other, l := range late.Headers {
-			covered = covered || textproto.CanonicalMIMEHeaderKey(name) == textproto.CanonicalMIMEHeaderKey(other) && c.coversString(e, l)
+			covered = covered || strings.EqualFold(name, other) && c.coversString(e, l)
 		}
 		if !covered {
 			return false
