@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,7 +19,7 @@ func TestTheNodeSDKSeesTheSameThroughTheSidecar(t *testing.T) {
 		t.Fatalf("the SDK for Node is not installed: %v\nRemedy: (cd test/sdk/node && npm ci)", err)
 	}
 	compare(t, "node", func(w way, plan plan) (map[string]map[string]any, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		node := exec.CommandContext(ctx, "node", "node/saw.mjs")
 		node.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -33,8 +34,12 @@ func TestTheNodeSDKSeesTheSameThroughTheSidecar(t *testing.T) {
 		var complaints bytes.Buffer
 		node.Stderr = &complaints
 		output, err := node.Output()
-		if err != nil || complaints.Len() > 0 {
-			return nil, fmt.Errorf("node saw.mjs: %w\n%s", err, &complaints)
+		if err == nil && complaints.Len() > 0 {
+			err = errors.New("it complained")
+		}
+		if err != nil {
+			done := bytes.Count(output, []byte("\n"))
+			return nil, fmt.Errorf("node saw.mjs, after %d of %d calls: %w\n%s", done, len(plan.Calls), err, &complaints)
 		}
 		all := map[string]map[string]any{}
 		lines := bufio.NewScanner(bytes.NewReader(output))
