@@ -149,6 +149,7 @@ func strip(h *fasthttp.ResponseHeader) {
 		h.Del(name)
 	}
 	h.ResetConnectionClose()
+	h.SetProtocol([]byte("HTTP/1.1")) // the app's connection need not be of the provider's version
 }
 
 // matchable lets rules see the app's headers.

@@ -139,7 +139,10 @@ func (r *rig) apply(config string) {
 	r.store.Publish(&snapshot.Snapshot{Table: table, Problems: problems, Ready: true})
 }
 
-const prompt = `{"messages":[{"role":"user","content":"hello there"}]}`
+const (
+	prompt   = `{"messages":[{"role":"user","content":"hello there"}]}`
+	streamed = `{"stream":true,"messages":[{"role":"user","content":"one two three four five six"}]}`
+)
 
 type reply struct {
 	status int
