@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"strconv"
@@ -241,7 +242,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	s := c.newStream(conn, firstBy)
 	if retries.FirstToken && c.attempts < retries.Attempts && s != nil {
 		// Nothing may reach the app yet: the next backend may be faster.
-		if _, err := s.answer.next(); err != nil && err != io.EOF {
+		if _, err := s.answer.next(); err != nil && !errors.Is(err, io.EOF) {
 			f := s.failure(err)
 			s.close()
 			allowed := f.code == routing.FirstTokenTimeout || f.code == routing.UpstreamReset && retries.Reset

@@ -135,10 +135,10 @@ func (a *answer) nextChunk() error {
 }
 
 func broken(err error) error {
-	switch err {
-	case nil, bufio.ErrBufferFull:
+	switch {
+	case err == nil, errors.Is(err, bufio.ErrBufferFull):
 		return errBrokenChunk
-	case io.EOF:
+	case errors.Is(err, io.EOF):
 		return errShortAnswer
 	}
 	return err

@@ -43,6 +43,9 @@ type call struct {
 
 var calls = sync.Pool{New: func() any { return new(call) }}
 
+// plainPort is that of http:// URLs.
+const plainPort = 80
+
 // keepBody is the largest body buffer that is kept for the next request.
 const keepBody = 1 << 20
 
@@ -76,11 +79,14 @@ func (c *call) serve() *failure {
 		c.read = false
 		return fail(routing.InvalidRequest, "Transfer-Encoding can only be chunked, without a Content-Length: correct the client")
 	}
+	s := c.proxy.store.Load()
+	if c.ctx.Request.Header.IsConnect() {
+		return c.connect(s.Table)
+	}
 	absolute, f := c.parse()
 	if f != nil {
 		return f
 	}
-	s := c.proxy.store.Load()
 	host := s.Table.Host(c.authority)
 	if host == nil {
 		return c.foreign(absolute, s.Table.Incomplete())
@@ -114,17 +120,33 @@ func (c *call) serve() *failure {
 	return c.attempt(wrongMethod)
 }
 
+// connect opens a tunnel to an owned host, which ends here: what comes through it is plain HTTP, and every
+// request of it is judged like any other. Some clients (undici's ProxyAgent is one) ask for a tunnel even
+// where the URL is http://.
+func (c *call) connect(t *routing.Table) *failure {
+	c.authority = c.ctx.Request.Header.RequestURI()
+	_, port, ok := splitAuthority(c.authority)
+	switch {
+	case !ok:
+		return fail(routing.InvalidRequest, "the request target of CONNECT must be a host and a port")
+	case t.Host(c.authority) == nil:
+		return fail(routing.MethodNotAllowed, "CONNECT to hosts that no configuration names is not supported yet: reach them without the sidecar (no_proxy)")
+	case port != plainPort:
+		return fail(routing.MethodNotAllowed, "a tunnel to a provider would hide the requests: call it with http://, the sidecar adds TLS")
+	}
+	// RFC 9110, section 9.3.6: no Content-Length. A body stream of no length is how the server leaves it out.
+	c.ctx.Response.SetBodyStream(bytes.NewReader(nil), 0)
+	c.ctx.Response.Header.Del(fasthttp.HeaderContentLength)
+	return nil
+}
+
 // parse finds out what the request is for. absolute says that the app used the proxy as one, naming the
 // whole URL.
 func (c *call) parse() (absolute bool, f *failure) {
 	h := &c.ctx.Request.Header
 	uri := h.RequestURI()
 	c.authority = h.Host()
-	switch {
-	case h.IsConnect():
-		return false, fail(routing.MethodNotAllowed, "CONNECT is not supported yet: call the provider with http://, the sidecar adds TLS")
-	case len(uri) > 0 && uri[0] == '/':
-	default:
+	if len(uri) == 0 || uri[0] != '/' {
 		rest, ok := cutScheme(uri)
 		if !ok {
 			return false, fail(routing.InvalidRequest, "the request target is neither a path nor an http:// URL: correct the client")
@@ -203,7 +225,7 @@ func splitAuthority(authority []byte) (host []byte, port uint16, ok bool) {
 		}
 	}
 	if len(digits) < 2 {
-		return host, 80, len(host) > 0
+		return host, plainPort, len(host) > 0
 	}
 	n, err := strconv.ParseUint(string(digits[1:]), 10, 16)
 	return host, uint16(n), err == nil && n > 0 && len(host) > 0
@@ -260,7 +282,7 @@ func (c *call) incomplete(err error) *failure {
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout():
 		return fail(routing.RequestTimeout, "nothing of the body arrived for %s", bodyTimeout)
-	case c.client.left(), err == io.EOF:
+	case c.client.left(), errors.Is(err, io.EOF):
 		return fail(routing.ClientGone, "the app left in the middle of its request").because(err)
 	}
 	return fail(routing.InvalidRequest, "the body is not framed as HTTP/1.1 asks: check its length or chunks")

@@ -190,7 +190,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		if isShortage(err) {
-			time.Sleep(shortagePause) // the server would give up for good
+			<-time.After(shortagePause) // the server would give up for good
 			continue
 		}
 		if err != nil {
