@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
 
@@ -18,91 +16,6 @@ import (
 // maxHeld is how much of an event that is not complete yet is held back. A longer one is passed on in
 // pieces.
 const maxHeld = 64 << 10
-
-// send writes a request. What is small goes out in one piece: one TLS record, one system call.
-func send(conn *upConn, head *[]byte, body *segments) error {
-	pieces := body.pieces()
-	for len(pieces) > 0 && len(*head)+len(pieces[0]) <= 16<<10 {
-		*head = append(*head, pieces[0]...)
-		pieces = pieces[1:]
-	}
-	if _, err := conn.Write(*head); err != nil {
-		return err
-	}
-	for _, piece := range pieces {
-		if _, err := conn.Write(piece); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// maxInterim is how many 1xx answers may come before the real one.
-const maxInterim = 8
-
-var errSwitching = errors.New("the provider switched protocols unasked")
-
-// finish reads the head of the answer to a request that has been sent. Where sending failed, the
-// provider may have refused it before it had all of it, and its answer says why.
-func (c *call) finish(conn *upConn, sendErr error) error {
-	if sendErr == nil {
-		return readHead(&c.ctx.Response.Header, conn)
-	}
-	conn.spent = true
-	if isTimeout(sendErr) || readHead(&c.ctx.Response.Header, conn) != nil {
-		return sendErr
-	}
-	return nil
-}
-
-func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
-	for range maxInterim {
-		err := h.Read(conn.br)
-		var small *fasthttp.ErrSmallBuffer
-		if errors.As(err, &small) && conn.br.Size() < maxHead {
-			conn.enlarge(maxHead)
-			err = h.Read(conn.br)
-		}
-		if err != nil {
-			return err
-		}
-		switch status := h.StatusCode(); {
-		case status == fasthttp.StatusSwitchingProtocols:
-			return errSwitching
-		case status >= 200:
-			return nil
-		}
-		conn.reused = false // the provider has seen the request: it must not get it again
-	}
-	return fmt.Errorf("more than %d interim answers", maxInterim)
-}
-
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, fasthttp.ErrTimeout)
-}
-
-// lost words what ended an exchange before the head of the answer was there.
-func (c *call) lost(conn *upConn, err error, firstBy time.Time) *failure {
-	who := conn.pool.address
-	var opErr *net.OpError
-	switch {
-	case c.client.left():
-		return fail(routing.ClientGone, "the app has left")
-	case isTimeout(err) && c.late():
-		return c.overdue()
-	case isTimeout(err):
-		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
-		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
-	}
-	var small *fasthttp.ErrSmallBuffer
-	if errors.As(err, &small) {
-		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
-	}
-	// The error is not logged: it may quote what the provider sent, and that what it was sent.
-	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who)
-}
 
 // stream brings an answer to the app. It owns the connection to the provider until it is closed.
 type stream struct {
@@ -207,10 +120,15 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 	}
 	torn := false
 	for {
+		// What is held back has no end of an event in it, and at most one end of a line at its end.
+		seen := max(0, len(s.out)-3)
 		err := s.fill()
 		cut := len(s.out)
 		if s.events && err != io.EOF {
-			if cut = lastEvent(s.out); cut == 0 && len(s.out) > maxHeld {
+			if cut = lastEvent(s.out[seen:]); cut > 0 {
+				cut += seen
+			}
+			if cut == 0 && len(s.out) > maxHeld {
 				cut, torn = len(s.out), true
 			} else if cut > 0 {
 				torn = false
@@ -272,28 +190,6 @@ func (s *stream) arm() {
 		s.armed = now
 		s.conn.endBy(earlier(now.Add(s.idle+s.idle/8), s.deadline))
 	}
-}
-
-// lastEvent gives the offset behind the last whole event: behind the last two line ends in a row. A line
-// ends in CRLF, LF or CR.
-func lastEvent(b []byte) int {
-	for end := len(b); end > 0; end-- {
-		if i := lineEnd(b, end); i < end && lineEnd(b, i) < i {
-			return end
-		}
-	}
-	return 0
-}
-
-// lineEnd gives the offset before the line end that stands right before end; end where there is none.
-func lineEnd(b []byte, end int) int {
-	switch {
-	case end > 1 && b[end-1] == '\n' && b[end-2] == '\r':
-		return end - 2
-	case end > 0 && (b[end-1] == '\n' || b[end-1] == '\r'):
-		return end - 1
-	}
-	return end
 }
 
 // failure words what ended an answer in its middle.

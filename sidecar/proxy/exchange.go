@@ -1,0 +1,98 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// send writes a request. What is small goes out in one piece: one TLS record, one system call.
+func send(conn *upConn, head *[]byte, body *segments) error {
+	pieces := body.pieces()
+	for len(pieces) > 0 && len(*head)+len(pieces[0]) <= 16<<10 {
+		*head = append(*head, pieces[0]...)
+		pieces = pieces[1:]
+	}
+	if _, err := conn.Write(*head); err != nil {
+		return err
+	}
+	for _, piece := range pieces {
+		if _, err := conn.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// maxInterim is how many 1xx answers may come before the real one.
+const maxInterim = 8
+
+var errSwitching = errors.New("the provider switched protocols unasked")
+
+// finish reads the head of the answer to a request that has been sent. Where sending failed, the
+// provider may have refused it before it had all of it, and its answer says why.
+func (c *call) finish(conn *upConn, sendErr error) error {
+	if sendErr == nil {
+		return readHead(&c.ctx.Response.Header, conn)
+	}
+	conn.spent = true
+	if isTimeout(sendErr) || readHead(&c.ctx.Response.Header, conn) != nil {
+		return sendErr
+	}
+	return nil
+}
+
+func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
+	for range maxInterim {
+		err := h.Read(conn.br)
+		var small *fasthttp.ErrSmallBuffer
+		if errors.As(err, &small) && conn.br.Size() < maxHead {
+			conn.enlarge(maxHead)
+			err = h.Read(conn.br)
+		}
+		if err != nil {
+			return err
+		}
+		switch status := h.StatusCode(); {
+		case status == fasthttp.StatusSwitchingProtocols:
+			return errSwitching
+		case status >= 200:
+			return nil
+		}
+		conn.reused = false // the provider has seen the request: it must not get it again
+	}
+	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout() || errors.Is(err, fasthttp.ErrTimeout)
+}
+
+// lost words what ended an exchange before the head of the answer was there.
+func (c *call) lost(conn *upConn, err error, firstBy time.Time) *failure {
+	who := conn.pool.address
+	var opErr *net.OpError
+	switch {
+	case c.client.left():
+		return fail(routing.ClientGone, "the app has left")
+	case isTimeout(err) && c.late():
+		return c.overdue()
+	case isTimeout(err):
+		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
+		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
+	}
+	var small *fasthttp.ErrSmallBuffer
+	if errors.As(err, &small) {
+		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
+	}
+	// The error is not logged: it may quote what the provider sent, and that what it was sent.
+	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who)
+}
