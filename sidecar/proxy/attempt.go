@@ -21,9 +21,11 @@ const (
 
 // attempt sends the request to one backend after the other until there is an answer to deliver.
 func (c *call) attempt(wrongMethod bool) *failure {
+	var last *failure
 	for {
-		r := c.choose()
-		if r != nil {
+		if r := c.choose(); r != nil && last != nil {
+			return last // what went wrong first is what matters
+		} else if r != nil {
 			return fail(r.Code, "%s", r.Message)
 		}
 		if f := c.refuseOperation(wrongMethod); f != nil {
@@ -40,6 +42,7 @@ func (c *call) attempt(wrongMethod bool) *failure {
 		if f := c.pause(wait); f != nil {
 			return f
 		}
+		last = f
 	}
 }
 
@@ -222,7 +225,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
 		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left()
-		f := c.lost(conn, err, firstBy)
+		f := c.lost(conn, err)
 		conn.discard()
 		return f, retryReason{
 			allowed: f.code == routing.UpstreamReset && retries.Reset || f.code == routing.FirstTokenTimeout && retries.FirstToken,

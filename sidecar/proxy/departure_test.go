@@ -172,6 +172,7 @@ func TestConfigurationSwapsLoseNoRequest(t *testing.T) {
 	stop := make(chan struct{})
 	var running sync.WaitGroup
 	var asked atomic.Int32
+	answered := make(chan struct{})
 	for range 8 {
 		running.Go(func() {
 			for {
@@ -182,6 +183,10 @@ func TestConfigurationSwapsLoseNoRequest(t *testing.T) {
 				}
 				got, err := r.try("POST", "http://"+qwen, prompt)
 				asked.Add(1)
+				select {
+				case answered <- struct{}{}:
+				default:
+				}
 				if err != nil || got.status != 200 {
 					t.Errorf("got %d %s %v", got.status, got.body, err)
 					return
@@ -191,7 +196,11 @@ func TestConfigurationSwapsLoseNoRequest(t *testing.T) {
 	}
 	for i := range 300 {
 		r.apply([]string{providers, other, without}[i%3])
-		time.Sleep(time.Millisecond) // the pace of the swaps
+		select {
+		case <-answered: // requests run between the swaps
+		case <-time.After(10 * time.Second):
+			t.Fatal("no request is answered any more")
+		}
 	}
 	close(stop)
 	running.Wait()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"time"
 
 	"github.com/valyala/fasthttp"
 
@@ -76,7 +75,7 @@ func isTimeout(err error) bool {
 }
 
 // lost words what ended an exchange before the head of the answer was there.
-func (c *call) lost(conn *upConn, err error, firstBy time.Time) *failure {
+func (c *call) lost(conn *upConn, err error) *failure {
 	who := conn.pool.address
 	var opErr *net.OpError
 	switch {

@@ -57,7 +57,7 @@ func (c *call) foreign(absolute, incomplete bool) *failure {
 	if f != nil || err != nil {
 		c.client.attach(nil)
 		if f == nil {
-			f = c.lost(conn, err, time.Time{})
+			f = c.lost(conn, err)
 		}
 		conn.discard()
 		return f

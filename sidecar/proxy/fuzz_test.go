@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http/httputil"
 	"reflect"
@@ -84,7 +85,7 @@ func FuzzAnswer(f *testing.F) {
 			var all []byte
 			for {
 				b, err := a.next()
-				if err == io.EOF {
+				if errors.Is(err, io.EOF) {
 					return all, nil
 				}
 				if err != nil {

@@ -7,7 +7,9 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -164,6 +166,7 @@ func (p *Proxy) sweepPools() {
 // handle serves one request.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	c := newCall(p, ctx)
+	defer p.survive(c)
 	if f := c.serve(); f != nil {
 		p.refuse(c, f)
 	}
@@ -171,6 +174,19 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose()
 	}
 	c.done()
+}
+
+// survive answers a request that the proxy itself failed at. Others go on.
+func (p *Proxy) survive(c *call) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	p.log.Error(fmt.Errorf("%v", v), "fault of the sidecar: please report it", "code", routing.InternalError, "stack", string(debug.Stack()))
+	c.client.depart() // ends what the request was doing
+	c.ctx.Response.Reset()
+	fail(routing.InternalError, "the sidecar failed at this request: its log says where").write(&c.ctx.Response)
+	c.ctx.SetConnectionClose()
 }
 
 // refuse answers with a failure and logs it.

@@ -127,6 +127,15 @@ func TestACutStreamEndsInAnErrorEvent(t *testing.T) {
 	}
 }
 
+func TestAStreamThatIsCutAfterItsLastEventIsComplete(t *testing.T) {
+	r := newRig(t, providers)
+	r.provider.Script("", llmserver.Fault{CutAfter: new(1000)}) // all but the ending chunk
+	got := r.do("POST", "http://"+qwen, `{"stream":true,"messages":[{"role":"user","content":"one two"}]}`)
+	if !strings.HasSuffix(got.body, "data: [DONE]\n\n") {
+		t.Errorf("it ends in %q", got.body[max(0, len(got.body)-200):])
+	}
+}
+
 func TestACutJSONAnswerIsNotTakenForComplete(t *testing.T) {
 	r := newRig(t, providers)
 	r.provider.Script("", llmserver.Fault{CutAfter: new(2)})

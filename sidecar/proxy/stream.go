@@ -26,6 +26,7 @@ type stream struct {
 	events   bool // the answer is a stream of events
 	reusable bool // the connection, once the answer is complete
 	begun    bool // something of the body has come
+	said     bool // all has been said: the last event was [DONE]
 	firstBy  time.Time
 	deadline time.Time
 	idle     time.Duration
@@ -124,7 +125,8 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		seen := max(0, len(s.out)-3)
 		err := s.fill()
 		cut := len(s.out)
-		if s.events && err != io.EOF {
+		complete := errors.Is(err, io.EOF)
+		if s.events && !complete {
 			if cut = lastEvent(s.out[seen:]); cut > 0 {
 				cut += seen
 			}
@@ -137,22 +139,25 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		if werr := emit(s.out[:cut]); werr != nil {
 			return written, werr
 		}
-		s.out = append(s.out[:0], s.out[cut:]...)
-		switch {
-		case err == nil:
-		case err == io.EOF:
-			return written, nil
-		default:
-			f := s.failure(err)
-			s.proxy.cut(s, f)
-			if !s.events || f.code == routing.ClientGone {
-				return written, err // the app sees that the answer is not complete
-			}
-			if torn {
-				_ = emit([]byte("\n\n"))
-			}
-			return written, emit(f.event())
+		if cut > 0 {
+			s.said = bytes.HasSuffix(bytes.TrimRight(s.out[:cut], "\r\n"), []byte("[DONE]"))
 		}
+		s.out = append(s.out[:0], s.out[cut:]...)
+		if err == nil {
+			continue
+		}
+		if complete || s.events && s.said { // what comes after [DONE] has no meaning to anyone
+			return written, nil
+		}
+		f := s.failure(err)
+		s.proxy.cut(s, f)
+		if !s.events || f.code == routing.ClientGone {
+			return written, err // the app sees that the answer is not complete
+		}
+		if torn {
+			_ = emit([]byte("\n\n"))
+		}
+		return written, emit(f.event())
 	}
 }
 
