@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
@@ -70,7 +71,9 @@ func newLog(w io.Writer) logr.Logger {
 		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	return zapr.NewLogger(zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel)))
+	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel)
+	// An app that calls in vain without pause must not fill the disk: of equal messages, 100 a second and then every 100th.
+	return zapr.NewLogger(zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100)))
 }
 
 func isTerminal(w io.Writer) bool {

@@ -50,8 +50,7 @@ func (c *call) finish(conn *upConn, sendErr error) error {
 func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
 	for range maxInterim {
 		err := h.Read(conn.br)
-		var small *fasthttp.ErrSmallBuffer
-		if errors.As(err, &small) && conn.br.Size() < maxHead {
+		if err != nil && tooSmall(err) && conn.br.Size() < maxHead {
 			conn.enlarge(maxHead)
 			err = h.Read(conn.br)
 		}
@@ -67,6 +66,12 @@ func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
 		conn.reused = false // the provider has seen the request: it must not get it again
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterim)
+}
+
+// tooSmall tells whether headers did not fit into the buffer.
+func tooSmall(err error) bool {
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small)
 }
 
 func isTimeout(err error) bool {
@@ -88,8 +93,7 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
 		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
 	}
-	var small *fasthttp.ErrSmallBuffer
-	if errors.As(err, &small) {
+	if tooSmall(err) {
 		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
 	}
 	// The error is not logged: it may quote what the provider sent, and that what it was sent.

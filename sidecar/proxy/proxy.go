@@ -65,7 +65,7 @@ func New(o Options) (*Proxy, error) {
 		stop: make(chan struct{}), own: map[string]bool{},
 	}
 	p.server = &fasthttp.Server{
-		Handler: p.handle, ErrorHandler: p.malformed, ExpectHandler: p.expect, Logger: quiet{},
+		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
@@ -222,16 +222,24 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	ctx.SetConnectionClose()
 	ctx.Conn().(*clientConn).lingering.Store(true)
 	var netErr net.Error
-	var small *fasthttp.ErrSmallBuffer
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
 		fail(routing.RequestTimeout, "the request did not arrive within %s", headTimeout).write(&ctx.Response)
-	case errors.As(err, &small):
+	case tooSmall(err):
 		fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10).write(&ctx.Response)
 	default:
 		fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends").write(&ctx.Response)
 	}
 	p.log.V(1).Info("malformed request", "code", routing.InvalidRequest)
+}
+
+// received keeps the connection of a CONNECT request, on which the tunnel's requests follow: clients send
+// "Connection: close" with it, and mean that there is nothing after the tunnel.
+func received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
+	if h.IsConnect() {
+		h.Del(fasthttp.HeaderConnection)
+	}
+	return fasthttp.RequestConfig{}
 }
 
 // expect answers "Expect: 100-continue": a body that is too large need not be sent at all.

@@ -75,7 +75,8 @@ type upConn struct {
 	lastUsed time.Time
 	deadline time.Time // as it was last set
 	reused   bool
-	spent    bool // the request did not go out as a whole, so no other can follow
+	poll     [1]unix.PollFd // of alive, which must not allocate
+	spent    bool           // the request did not go out as a whole, so no other can follow
 	aborted  atomic.Bool
 }
 
@@ -107,15 +108,13 @@ func (c *upConn) alive() bool {
 	if err != nil {
 		return false
 	}
-	var n int
-	var peekErr error
-	var b [1]byte
-	if err := sys.Control(func(fd uintptr) {
-		n, _, peekErr = unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	}); err != nil {
-		return false
-	}
-	return n < 1 && errors.Is(peekErr, unix.EAGAIN)
+	quiet := false
+	err = sys.Control(func(fd uintptr) {
+		c.poll[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+		n, err := unix.Poll(c.poll[:], 0)
+		quiet = n == 0 && err == nil
+	})
+	return quiet && err == nil
 }
 
 // get gives an idle connection, or a new one. fresh asks for a new one. The app's departure ends the

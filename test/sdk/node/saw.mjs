@@ -7,10 +7,10 @@ import { ProxyAgent, install, setGlobalDispatcher } from 'undici';
 
 const plan = await json(process.stdin);
 if (plan.proxy) {
-  // The fetch of Node 20 knows no proxy. Without proxyTunnel: false, undici would ask for a tunnel (CONNECT) even to
-  // where a URL is plain http.
+  // The fetch of Node 20 knows no proxy. undici's asks for a tunnel (CONNECT) even to where a URL is plain http, as
+  // Node's own support does in later versions; the sidecar lets it end there.
   install();
-  setGlobalDispatcher(new ProxyAgent({ uri: plan.proxy, proxyTunnel: false }));
+  setGlobalDispatcher(new ProxyAgent({ uri: plan.proxy }));
 }
 
 const weather = {
