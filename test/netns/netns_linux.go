@@ -132,6 +132,10 @@ func furnish(hosts string) error {
 // memory file system that is in sight only as long as this takes, so nothing is left behind however the process ends.
 // (Unlinked files would do as well, but nothing can be mounted over those again by a namespace within this one.)
 func coverFiles(files map[string]string) error {
+	// A minimal Debian has no /etc/hosts, and there must be something to cover. An empty one says what none says.
+	if f, err := os.OpenFile("/etc/hosts", os.O_CREATE|os.O_EXCL, 0o644); err == nil {
+		_ = f.Close()
+	}
 	folder := os.TempDir()
 	if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "mode=0755"); err != nil {
 		return fmt.Errorf("mount a private file system over %s: %w", folder, err)
