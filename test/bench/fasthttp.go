@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -50,8 +49,7 @@ func bareFasthttp() contestant {
 	return contestant{
 		name: "fasthttp",
 		find: func() (string, string, error) {
-			path, err := os.Executable()
-			return path, "bare reverse proxy, fasthttp " + libraryVersion("github.com/valyala/fasthttp"), err
+			return self, "bare reverse proxy, fasthttp " + libraryVersion("github.com/valyala/fasthttp"), nil
 		},
 		command: func(binary string, at place) ([]string, error) {
 			return []string{binary, "bare", at.listenAddress(), at.upstreamAddress(), at.authorityFile}, nil

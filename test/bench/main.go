@@ -164,10 +164,6 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 }
 
 func beginUpstream(core int, files certificates) (*process, int, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, 0, err
-	}
 	p, err := launch("upstream", core, []string{self, "upstream", files.certificate, files.key})
 	if err != nil {
 		return nil, 0, err

@@ -26,13 +26,12 @@ type process struct {
 	exited chan struct{}
 }
 
+// self is this program, whatever has become of its file.
+const self = "/proc/self/exe"
+
 // launch starts argv on a core. The child is this program in the role `pinned`, which binds
 // itself and then becomes argv: so no thread of it ever runs elsewhere.
 func launch(name string, core int, argv []string) (*process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	p := &process{name: name, exited: make(chan struct{})}
 	p.cmd = exec.Command(self, append([]string{"pinned", strconv.Itoa(core)}, argv...)...)
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
