@@ -1,15 +1,16 @@
 // Runs the calls of a plan with the openai SDK and prints, one line of JSON for each, what the SDK saw.
 // The plan comes on stdin: {proxy, calls: [{name, call, model, prompt, baseURL, key, header, retries, timeoutMS, take}]}.
 // With a proxy, requests go to it as to any HTTP proxy; without, to where the base URL says.
+import { File } from 'node:buffer';
 import { json } from 'node:stream/consumers';
 import OpenAI, { toFile } from 'openai';
-import { ProxyAgent, install, setGlobalDispatcher } from 'undici';
+import { ProxyAgent, setGlobalDispatcher } from 'undici';
 
+globalThis.File ??= File; // Node 18, which is Debian's, has it here only, and the SDK wants it there
 const plan = await json(process.stdin);
 if (plan.proxy) {
-  // The fetch of Node 20 knows no proxy. undici's asks for a tunnel (CONNECT) even to where a URL is plain http, as
-  // Node's own support does in later versions; the sidecar lets it end there.
-  install();
+  // Node's own fetch knows no proxy. undici's asks for a tunnel (CONNECT) even to where a URL is plain http, as
+  // its support in later versions does; the sidecar lets it end there.
   setGlobalDispatcher(new ProxyAgent({ uri: plan.proxy }));
 }
 
