@@ -26,12 +26,13 @@ demo: build ## See the sidecar work: the sample manifests against a fake provide
 	@.ci/prerequisites demo
 	@go run ./test/demo
 
+# -count=1: several tests build and run the sidecar, which the test cache knows nothing of.
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
-	@echo '== go test'; time go test -race -shuffle=on ./...
+	@echo '== go test'; time go test -race -shuffle=on -count=1 ./...
 	@$(MAKE) node
-	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on ./...); done
+	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on -count=1 ./...); done
 
 check: ## Generate, gofmt, go vet, lint; fails where a generated file was out of date
 	@echo '== generated files'; time $(MAKE) generate drift
