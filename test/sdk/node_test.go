@@ -21,7 +21,7 @@ func TestTheNodeSDKSeesTheSameThroughTheSidecar(t *testing.T) {
 	compare(t, "node", func(w way, plan plan) (map[string]map[string]any, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		node := exec.CommandContext(ctx, "node", "node/saw.mjs")
+		node := exec.CommandContext(ctx, "node", "--no-warnings", "node/saw.mjs")
 		node.Env = []string{"PATH=" + os.Getenv("PATH")}
 		if w.trusting {
 			node.Env = append(node.Env, "NODE_EXTRA_CA_CERTS="+trusted)
