@@ -91,15 +91,6 @@ func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
 	f("[{headers: {x: {}}}] | [{model: {exact: a}}]", "", "b", "none")
 }
 
-func TestOnlyARouteThatComparesModelsNeedsThem(t *testing.T) {
-	if routeWith(t, "  - {matches: [{headers: {x: {}}}], backendRefs: [{providerHost: llm.example.com}]}").UsesModel() {
-		t.Error("a route without a model match uses the model")
-	}
-	if !routeWith(t, "  - {matches: [{headers: {x: {}}, model: {prefix: a}}], backendRefs: [{providerHost: llm.example.com}]}").UsesModel() {
-		t.Error("a route with a model match does not use the model")
-	}
-}
-
 func TestBackendsAreDrawnByTheirWeight(t *testing.T) {
 	const draws = 100_000
 	f := func(weights []int, tried uint64, want []float64) {

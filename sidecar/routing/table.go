@@ -2,7 +2,6 @@ package routing
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
 	"time"
 	"unique"
@@ -145,42 +144,6 @@ var defaultTimeouts = Timeouts{FirstToken: DefaultFirstToken, Idle: DefaultIdle}
 
 var defaultRetries = Retries{Attempts: DefaultAttempts, ConnectFailure: true, RateLimited: true}
 
-type match struct {
-	headers []headerMatch
-	labels  map[string]string // only where the workload is not known
-	model   *stringMatch
-}
-
-type headerMatch struct {
-	name  string // canonical form, such as User-Type
-	value stringMatch
-}
-
-// stringMatch is compared by kind; "" is presence.
-type stringMatch struct {
-	kind  string // "", "exact", "prefix", "regex"
-	value string
-	regex *regexp.Regexp
-}
-
-func (m *stringMatch) matches(v []byte) bool {
-	switch m.kind {
-	case "exact":
-		return string(v) == m.value
-	case "prefix":
-		return len(v) >= len(m.value) && string(v[:len(m.value)]) == m.value
-	case "regex":
-		return m.regex.Match(v)
-	}
-	return true
-}
-
-// Headers gives a request header: its values joined by ",", and whether it is there at all. name is in
-// canonical form.
-type Headers interface {
-	Header(name string) (value []byte, present bool)
-}
-
 // Host finds the owned host that an authority (the value of a Host header, or that of a URL) means. nil
 // means that the host is foreign.
 func (t *Table) Host(authority []byte) *Host {
@@ -234,70 +197,4 @@ func (t *Table) Endpoints() map[unique.Handle[Endpoint]]struct{} {
 		}
 	}
 	return all
-}
-
-// UsesModel tells whether Match needs the model that the app asked for.
-func (h *Host) UsesModel() bool {
-	for _, r := range h.Rules {
-		for _, m := range r.matches {
-			if m.model != nil {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// Match finds the first rule that matches; nil if there is none.
-func (h *Host) Match(headers Headers, model []byte) *Rule {
-	for _, r := range h.Rules {
-		if len(r.matches) == 0 {
-			return r
-		}
-		for i := range r.matches {
-			if r.matches[i].holds(headers, model) {
-				return r
-			}
-		}
-	}
-	return nil
-}
-
-func (m *match) holds(headers Headers, model []byte) bool {
-	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
-		return false
-	}
-	for i := range m.headers {
-		h := &m.headers[i]
-		if value, present := headers.Header(h.name); !present || !h.value.matches(value) {
-			return false
-		}
-	}
-	return true
-}
-
-// Pick draws a backend of the level by weight, leaving out those whose bit is set in tried. draw is a
-// random number. The index is -1 when nothing is left.
-func (l *Level) Pick(draw, tried uint64) int {
-	total := l.total
-	for i := range l.Backends {
-		if tried&(1<<i) != 0 {
-			total -= uint64(l.Backends[i].Weight)
-		}
-	}
-	if total == 0 {
-		return -1
-	}
-	draw %= total
-	for i := range l.Backends {
-		if tried&(1<<i) != 0 {
-			continue
-		}
-		w := uint64(l.Backends[i].Weight)
-		if draw < w {
-			return i
-		}
-		draw -= w
-	}
-	return -1
 }
