@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -21,11 +22,8 @@ const (
 
 // attempt sends the request to one backend after the other until there is an answer to deliver.
 func (c *call) attempt(wrongMethod bool) *failure {
-	var last *failure
 	for {
-		if r := c.choose(); r != nil && last != nil {
-			return last // what went wrong first is what matters
-		} else if r != nil {
+		if r := c.choose(); r != nil {
 			return fail(r.Code, "%s", r.Message)
 		}
 		if f := c.refuseOperation(wrongMethod); f != nil {
@@ -42,16 +40,19 @@ func (c *call) attempt(wrongMethod bool) *failure {
 		if f := c.pause(wait); f != nil {
 			return f
 		}
-		last = f
 	}
 }
 
 // choose draws the backend of the next attempt. The share of a backend that cannot be used goes to the
-// next priority, never to another of the same.
+// next priority, never to another of the same. What is tried again is nobody's share: it goes to those
+// that can be used.
 func (c *call) choose() *routing.Refusal {
 	var why *routing.Refusal
 	for ; c.level < len(c.rule.Levels); c.level, c.tried = c.level+1, 0 {
 		l := &c.rule.Levels[c.level]
+		if c.attempts > 0 {
+			c.tried |= l.Unusable()
+		}
 		i := l.Pick(rand.Uint64(), c.tried)
 		if i < 0 {
 			continue
@@ -161,29 +162,30 @@ func (c *call) overdue() *failure {
 	return fail(routing.DeadlineExceeded, "no answer within the %s that the rule allows (timeouts.request)", c.rule.Timeouts.Request)
 }
 
+// upstreamPath is the path at the current target; the app's own where the table has none for it.
+func (c *call) upstreamPath() string {
+	if c.operation != nil {
+		if path, ok := c.target.PathFor(c.operation, c.model); ok {
+			return path
+		}
+	}
+	return cmp.Or(string(c.path), "/")
+}
+
 // try makes one attempt with the current target. Without a failure, the answer is on its way.
 func (c *call) try() (*failure, retryReason) {
 	t := c.target
 	retries := &c.rule.Retries
-	out := outgoing{method: c.ctx.Method(), query: c.query, authority: t.Authority, target: t, operation: c.operation, length: len(c.body)}
 	var body segments
-	if c.operation != nil {
-		out.path, _ = t.PathFor(c.operation, c.model)
-		if out.path == "" {
-			out.path = string(c.path)
-		}
-	} else {
-		out.path = string(c.path)
-		if out.path == "" {
-			out.path = "/"
-		}
-	}
 	if c.operation != nil && c.operation.Edited {
 		body = splice(c.body, &c.document, t)
 	} else {
 		body.add(c.body)
 	}
-	out.length = body.size
+	out := outgoing{
+		method: c.ctx.Method(), path: c.upstreamPath(), query: c.query, authority: t.Authority,
+		target: t, operation: c.operation, length: body.size,
+	}
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}

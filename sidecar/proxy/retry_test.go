@@ -175,3 +175,16 @@ func TestTheProxyDoesNotCallItself(t *testing.T) {
 		r.do("GET", fmt.Sprintf("http://%s:%s/", host, port), "").wantError(t, 421, routing.MisdirectedRequest)
 	}
 }
+
+func TestARetryNeverFallsOnAMissingProvider(t *testing.T) {
+	r := newRig(t, providers+route("demo-llm-server", `
+  - retries: {attempts: 1, retryOn: [reset]}
+    backendRefs:
+    - {providerHost: dashscope.aliyuncs.com, weight: 1, priority: 0}
+    - {providerHost: missing.example.com, weight: 999999, priority: 1}
+    - {providerHost: api.moonshot.cn, weight: 1, priority: 1}`))
+	r.provider.Script(qwen, llmserver.Fault{Reset: true, Times: -1})
+	if got := r.do("POST", "http://demo-llm-server", prompt); got.status != 200 || r.last().Host != moonshot {
+		t.Errorf("got %d %s", got.status, got.body)
+	}
+}

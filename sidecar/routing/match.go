@@ -66,6 +66,16 @@ func (m *match) holds(headers Headers, model []byte) bool {
 	return true
 }
 
+// Unusable gives the backends without a target, each as the bit of its index, as Pick takes them.
+func (l *Level) Unusable() (bits uint64) {
+	for i := range l.Backends {
+		if l.Backends[i].Target == nil {
+			bits |= 1 << i
+		}
+	}
+	return bits
+}
+
 // Pick draws a backend of the level by weight, leaving out those whose bit is set in tried. draw is a
 // random number. The index is -1 when nothing is left.
 func (l *Level) Pick(draw, tried uint64) int {
