@@ -93,17 +93,28 @@ func (f *failure) body() []byte {
 }
 
 // write answers a request with the failure. SDKs try again by themselves on most errors from 408 on;
-// x-should-retry tells them whether that can help.
+// x-should-retry tells them where that can help and where it cannot. Where it may, it is not set, and
+// they do as they would without the sidecar.
 func (f *failure) write(resp *fasthttp.Response) {
 	resp.Header.SetStatusCode(f.status())
 	resp.Header.SetContentType("application/json")
-	retry := "false"
-	if f.retryAfter > 0 {
+	switch {
+	case f.retryAfter > 0:
 		resp.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(f.retryAfter))
-		retry = "true"
+		resp.Header.Set(headerShouldRetry, "true")
+	case !f.passing():
+		resp.Header.Set(headerShouldRetry, "false")
 	}
-	resp.Header.Set(headerShouldRetry, retry)
 	resp.SetBody(f.body())
+}
+
+// passing tells whether the same request may succeed a moment later.
+func (f *failure) passing() bool {
+	switch f.code {
+	case routing.ConnectFailure, routing.UpstreamReset, routing.FirstTokenTimeout, routing.RequestTimeout:
+		return true
+	}
+	return false
 }
 
 // event is the failure as the last event of a stream that it cut. SDKs raise it as an error.

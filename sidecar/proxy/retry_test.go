@@ -188,3 +188,15 @@ func TestARetryNeverFallsOnAMissingProvider(t *testing.T) {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
 }
+
+func TestAnSDKIsToldWhetherToTryAgain(t *testing.T) {
+	r := newRig(t, providers+route("demo-llm-server", "\n  - backendRefs: [{providerHost: missing.example.com}]"))
+	if got := r.do("POST", "http://demo-llm-server", prompt); got.header.Get("X-Should-Retry") != "false" {
+		t.Errorf("a missing provider: %q", got.header.Get("X-Should-Retry"))
+	}
+	// Nothing was tried again here, so the SDK may do as it would without the sidecar.
+	r.provider.Script(qwen, llmserver.Fault{Reset: true})
+	if got := r.do("POST", "http://"+qwen, prompt); got.status != 502 || got.header.Get("X-Should-Retry") != "" {
+		t.Errorf("a reset: %d %q", got.status, got.header.Get("X-Should-Retry"))
+	}
+}
