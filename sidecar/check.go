@@ -39,8 +39,8 @@ func check(a launch.Args, w io.Writer) error {
 		fmt.Fprintf(w, "  %s  %s\n", word, f.Problem)
 	}
 	fmt.Fprintln(w, summary(report, counts))
-	if report.Objects == 0 {
-		fmt.Fprintf(w, "There is no LLMProvider, LLMRoute or Secret in %s: its files are *.yaml, *.yml and *.json, not those of folders in it.\n", a.Config)
+	if report.Objects == 0 && len(report.Findings) == 0 {
+		fmt.Fprintf(w, "There is no LLMProvider, LLMRoute or Secret in %s. Of a folder, *.yaml, *.yml and *.json are read, and no folders in it.\n", a.Config)
 	}
 	if counts[routing.Invalid] > 0 {
 		return errInvalid

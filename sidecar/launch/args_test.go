@@ -59,6 +59,7 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("proxy --config a --", `"--" is not expected`)
 	f("proxy --config a --port 1", "--port is not a flag of sidecar proxy", "--listen")
 	f("check --config a --listen 127.0.0.1:1", "--listen is not a flag of sidecar check", "--labels")
+	f("proxy --config a -v", "-v is not a flag", "long names")
 	f("version --config a", "--config", "no flags")
 	f("proxy --config a --listen 0.0.0.0:1", "--listen", "anyone on the network could spend the keys", DefaultListen)
 	f("proxy --config a --listen [::]:1", "--listen", "anyone on the network could spend the keys")

@@ -75,8 +75,10 @@ func next(args []string) (name, value string, rest []string, err error) {
 	switch {
 	case !strings.HasPrefix(name, "-") || bare == "":
 		return "", "", nil, fmt.Errorf("%q is not expected here: flags are written --name value or --name=value", args[0])
-	case !strings.HasPrefix(name, "--"):
+	case !strings.HasPrefix(name, "--") && len(bare) > 1:
 		return "", "", nil, fmt.Errorf("%s is not a flag: write --%s", name, bare)
+	case !strings.HasPrefix(name, "--"):
+		return "", "", nil, fmt.Errorf("%s is not a flag: flags have long names, such as --config", name)
 	}
 	rest = args[1:]
 	if !together && len(rest) > 0 && !strings.HasPrefix(rest[0], "--") {

@@ -7,21 +7,22 @@ const Usage = `sidecar: sends an app's plain HTTP calls to LLM providers, with p
 
   sidecar proxy --config PATH [flags]   serve apps on this machine, following PATH while it changes
   sidecar check --config PATH           print every problem of a configuration; exit 1 if something is invalid
+                                        (with --labels: as the pod with these labels would see it)
   sidecar version                       print the version
   sidecar help                          print this
 
 Try it:
 
   sidecar check --config config/samples/asm
-  sidecar proxy --config config/samples/asm
+  sidecar proxy --config config/samples/asm      (envsubst puts your keys in the place of its ${VARIABLES})
   http_proxy=http://127.0.0.1:14001 curl http://dashscope.aliyuncs.com -d '{"messages":[{"role":"user","content":"Hi"}]}'
 
 Flags:
 
   --config PATH       a file or folder of YAML: LLMProvider, LLMRoute, and the Secrets that they name
-  --listen ADDR       where apps reach the proxy, loopback only; may be repeated
+  --listen ADDR       where apps reach the proxy: IP and port, loopback only; may be repeated
                       (default 127.0.0.1:14001 and [::1]:14001)
-  --admin ADDR        where the running configuration is shown, loopback only (default 127.0.0.1:14020)
+  --admin ADDR        where /config shows the running configuration, loopback only (default 127.0.0.1:14020)
   --health ADDR       where /livez and /readyz are answered (default :14021)
   --trusted-ca FILE   PEM certificates of authorities to trust beside those of the system
   --labels k=v,...    labels of the workload that is served, for workloadSelector and sourceLabels

@@ -21,12 +21,13 @@ const (
 )
 
 // attempt sends the request to one backend after the other until there is an answer to deliver.
-func (c *call) attempt(wrongMethod bool) *failure {
+// otherwise is what the path means with another method.
+func (c *call) attempt(otherwise *routing.Operation) *failure {
 	for {
 		if r := c.choose(); r != nil {
 			return fail(r.Code, "%s", r.Message)
 		}
-		if f := c.refuseOperation(wrongMethod); f != nil {
+		if f := c.refuseOperation(otherwise); f != nil {
 			return f
 		}
 		f, reason := c.try()
@@ -37,6 +38,8 @@ func (c *call) attempt(wrongMethod bool) *failure {
 		if !ok {
 			return f
 		}
+		// What the next attempt makes good, nobody else tells of.
+		c.proxy.log.Info("attempt failed, another follows", c.details(f)...)
 		if f := c.pause(wait); f != nil {
 			return f
 		}
@@ -84,7 +87,7 @@ func (c *call) others() bool {
 }
 
 // refuseOperation keeps everything but inference away from a provider that a key is sent to.
-func (c *call) refuseOperation(wrongMethod bool) *failure {
+func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
 	switch {
 	case c.operation != nil:
 		if _, ok := c.target.PathFor(c.operation, c.model); !ok && !c.target.Key.IsZero() {
@@ -93,8 +96,8 @@ func (c *call) refuseOperation(wrongMethod bool) *failure {
 		return nil
 	case c.target.Key.IsZero():
 		return nil
-	case wrongMethod:
-		return fail(routing.MethodNotAllowed, "%s %s is not an inference operation, and only those go to a provider with a key", c.ctx.Method(), c.path)
+	case otherwise != nil:
+		return fail(routing.MethodNotAllowed, "%s %s is not an inference operation, and only those go to a provider with a key: use %s", c.ctx.Method(), c.path, otherwise.Method)
 	}
 	return fail(routing.OperationNotFound, "%s is not an inference operation, and only those go to a provider with a key: call / or /v1/chat/completions, for example", c.path)
 }
@@ -174,6 +177,7 @@ func (c *call) upstreamPath() string {
 
 // try makes one attempt with the current target. Without a failure, the answer is on its way.
 func (c *call) try() (*failure, retryReason) {
+	c.made++
 	t := c.target
 	retries := &c.rule.Retries
 	var body segments
@@ -242,7 +246,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		status := resp.StatusCode()
 		c.client.attach(nil)
 		conn.discard()
-		return fail(routing.UpstreamReset, "%s answered %d", c.target.Provider, status), reason, false
+		return fail(routing.UpstreamRefusal, "the provider answered %d", status), reason, false
 	}
 	s := c.newStream(conn, firstBy)
 	if retries.FirstToken && c.attempts < retries.Attempts && s != nil {

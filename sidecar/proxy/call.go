@@ -38,7 +38,8 @@ type call struct {
 
 	level    int
 	tried    uint64
-	attempts int // that failed so far
+	attempts int // that failed so far, and are followed by another
+	made     int // attempts that were begun
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}
@@ -63,12 +64,20 @@ func (c *call) done() {
 	calls.Put(c)
 }
 
-// provider names the provider of the last attempt, for the log.
-func (c *call) provider() string {
-	if c.target == nil {
-		return ""
+// details are what the log says of a failure: only what there is.
+func (c *call) details(f *failure) []any {
+	all := []any{"code", f.code, "host", string(c.authority)}
+	if c.target != nil {
+		all = append(all, "provider", c.target.Provider.String())
 	}
-	return c.target.Provider.String()
+	if c.made > 0 {
+		all = append(all, "attempts", c.made)
+	}
+	all = append(all, "message", f.message)
+	if f.cause != nil {
+		all = append(all, "cause", f.cause.Error())
+	}
+	return all
 }
 
 // serve answers the request, or says why not.
@@ -95,9 +104,9 @@ func (c *call) serve() *failure {
 		return fail(r.Code, "%s", r.Message)
 	}
 	c.operation, c.model = host.Operation(c.path)
-	wrongMethod := c.operation != nil && string(c.ctx.Method()) != c.operation.Method
-	if wrongMethod {
-		c.operation = nil
+	var otherwise *routing.Operation
+	if c.operation != nil && string(c.ctx.Method()) != c.operation.Method {
+		otherwise, c.operation = c.operation, nil
 	}
 	if f := c.readBody(in); f != nil {
 		return f
@@ -117,7 +126,7 @@ func (c *call) serve() *failure {
 	if c.rule.Timeouts.Request > 0 {
 		c.deadline = time.Now().Add(c.rule.Timeouts.Request)
 	}
-	return c.attempt(wrongMethod)
+	return c.attempt(otherwise)
 }
 
 // connect opens a tunnel to an owned host, which ends here: what comes through it is plain HTTP, and every

@@ -91,11 +91,11 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	case isTimeout(err):
 		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
-		return fail(routing.UpstreamReset, "%s ended the connection before it answered", who).because(err)
+		return fail(routing.UpstreamReset, "%s ended the connection before it answered: if it always does, check its port and tls.mode", who).because(err)
 	}
 	if tooSmall(err) {
 		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
 	}
 	// The error is not logged: it may quote what the provider sent, and that what it was sent.
-	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check host, port and tls.mode of the LLMProvider", who)
+	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check its port and tls.mode", who)
 }

@@ -206,8 +206,11 @@ func (p *Proxy) refuse(c *call, f *failure) {
 		c.closing = true
 		c.client.lingering.Store(true)
 	}
-	p.log.Info("request refused", "code", f.code, "status", f.status(), "host", string(c.authority),
-		"provider", c.provider(), "attempts", c.attempts+1, "message", f.message, "cause", text(f.cause))
+	what := "request refused"
+	if f.status() >= fasthttp.StatusInternalServerError {
+		what = "request failed"
+	}
+	p.log.Info(what, append([]any{"status", f.status()}, c.details(f)...)...)
 }
 
 func text(err error) string {
@@ -248,7 +251,7 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 		f := tooLarge(length)
 		f.write(&ctx.Response)
 		ctx.Conn().(*clientConn).lingering.Store(true)
-		p.log.Info("request refused", "code", f.code, "status", f.status(), "message", f.message)
+		p.log.Info("request refused", "status", f.status(), "code", f.code, "host", string(ctx.Request.Header.Host()), "message", f.message)
 		return f.status()
 	}
 	return fasthttp.StatusContinue

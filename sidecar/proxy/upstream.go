@@ -195,7 +195,7 @@ func (p *pool) dial(client *clientConn, deadline time.Time) (*upConn, *failure) 
 		secured := tls.Client(raw, p.tls)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
-			return nil, p.dialFailure(client, err)
+			return nil, p.handshakeFailure(client, err)
 		}
 		c.Conn = secured
 	}
@@ -204,19 +204,34 @@ func (p *pool) dial(client *clientConn, deadline time.Time) (*upConn, *failure) 
 }
 
 func (p *pool) dialFailure(client *clientConn, err error) *failure {
-	if client.left() {
+	var dns *net.DNSError
+	switch {
+	case client.left():
 		return fail(routing.ClientGone, "the app has left")
-	}
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
-		return fail(routing.UntrustedCertificate,
-			"the certificate of %s is not trusted: trust its issuer with --trusted-ca or spec.tls.caBundle, or correct spec.tls.sni", p.address).because(err)
-	}
-	var unknown *net.DNSError
-	if errors.As(err, &unknown) && unknown.IsNotFound {
-		return fail(routing.ConnectFailure, "the name %s does not resolve: correct the host of the LLMProvider, or the DNS", p.endpoint.Host).because(err)
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return fail(routing.ConnectFailure, "the name %s does not resolve: check its spelling, and the DNS", p.endpoint.Host).because(err)
+	case errors.As(err, &dns):
+		return fail(routing.ConnectFailure, "the name %s could not be looked up: check that the DNS server answers", p.endpoint.Host).because(err)
 	}
 	return fail(routing.ConnectFailure, "no connection to %s could be made: check that it is up and that the network lets the pod reach it", p.address).because(err)
+}
+
+// handshakeFailure words why a connection that was made did not become one of TLS.
+func (p *pool) handshakeFailure(client *clientConn, err error) *failure {
+	var cert *tls.CertificateVerificationError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case client.left():
+		return fail(routing.ClientGone, "the app has left")
+	case errors.As(err, &name):
+		return fail(routing.UntrustedCertificate, "the certificate of %s is for another name: correct host or tls.sni of the LLMProvider", p.address).because(err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return fail(routing.UntrustedCertificate, "the certificate of %s is not valid today: have it renewed, or set the clock of the node right", p.address).because(err)
+	case errors.As(err, &cert):
+		return fail(routing.UntrustedCertificate, "the certificate of %s is not trusted: trust its issuer with --trusted-ca or spec.tls.caBundle", p.address).because(err)
+	}
+	return fail(routing.ConnectFailure, "%s was reached, but TLS with it failed: check port, tls.mode and tls.sni of the LLMProvider", p.address).because(err)
 }
 
 // release puts a connection back for the next request.

@@ -37,7 +37,7 @@ func (f *Files) Load() error {
 	for tries := 0; ; tries++ {
 		err := f.refresh()
 		if !errors.Is(err, errMoving) || tries == maxTries {
-			return err
+			return reason(err)
 		}
 	}
 }
