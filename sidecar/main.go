@@ -8,13 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"runtime"
-	"time"
-
-	"github.com/go-logr/logr"
-	"github.com/go-logr/zapr"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
+	"syscall"
 
 	"remora.dev/remora/sidecar/launch"
 )
@@ -50,7 +46,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case launch.Check:
 		err = check(a, stdout)
 	case launch.Proxy:
-		err = serve(ctx, a, newLog(stderr))
+		signal.Ignore(syscall.SIGPIPE) // requests matter more than the log, which may have lost its reader
+		log, out := newLog(stderr)
+		defer out.close()
+		stderr = out
+		err = serve(ctx, a, log)
 	}
 	switch {
 	case err == nil:
@@ -59,28 +59,4 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "sidecar: %v\n", err)
 	}
 	return exitFailed
-}
-
-// newLog writes for people where w is a terminal, and JSON where it is not.
-func newLog(w io.Writer) logr.Logger {
-	config := zap.NewProductionEncoderConfig()
-	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(config)
-	if isTerminal(w) {
-		config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(config)
-	}
-	core := zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel)
-	// An app that calls in vain without pause must not fill the disk: of equal messages, 100 a second and then every 100th.
-	return zapr.NewLogger(zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100)))
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
 }

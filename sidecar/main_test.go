@@ -110,6 +110,7 @@ func TestMain(m *testing.M) {
 type sidecar struct {
 	t       *testing.T
 	process *exec.Cmd
+	log     io.ReadCloser
 	listen  string
 	admin   string
 	health  string
@@ -139,6 +140,7 @@ func start(t *testing.T, config string) *sidecar {
 		}
 		if line.Msg == "serving" {
 			s.listen, s.admin, s.health = line.Listen[0], line.Admin, "http://"+line.Health
+			s.log = logged
 			go func() { _, _ = io.Copy(io.Discard, logged) }()
 			return s
 		}
