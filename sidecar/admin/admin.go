@@ -61,7 +61,8 @@ func server(paths map[string]func(*fasthttp.RequestCtx)) *fasthttp.Server {
 			}
 		},
 		ReadTimeout: requestTime, WriteTimeout: requestTime, IdleTimeout: idleTime,
-		ReadBufferSize: 4096, MaxRequestBodySize: 1024, Concurrency: 256, ReduceMemoryUsage: true,
+		ReadBufferSize: 4096, MaxRequestBodySize: 1024, ReduceMemoryUsage: true,
+		Concurrency:           8 * maxConns, // those that are being closed count too
 		NoDefaultServerHeader: true, CloseOnShutdown: true, Logger: silent{},
 	}
 }
@@ -79,10 +80,10 @@ func say(c *fasthttp.RequestCtx, status int, format string, args ...any) {
 }
 
 // ServeHealth answers /livez and /readyz on ln until Shutdown.
-func (s *Server) ServeHealth(ln net.Listener) error { return s.health.Serve(ln) }
+func (s *Server) ServeHealth(ln net.Listener) error { return s.health.Serve(&newest{Listener: ln}) }
 
 // ServeAdmin answers /config on ln, which is to be on loopback, until Shutdown.
-func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(ln) }
+func (s *Server) ServeAdmin(ln net.Listener) error { return s.admin.Serve(&newest{Listener: ln}) }
 
 // Drain makes /readyz say that no more work is wanted.
 func (s *Server) Drain() { s.draining.Store(true) }
