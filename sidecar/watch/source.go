@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"remora.dev/remora/sidecar/routing"
@@ -137,20 +139,51 @@ func (f *file) hasKey() bool {
 	return false
 }
 
+// contentOf reads a file, but never from what is none: that could last for ever, as with a named pipe.
 func contentOf(name string, info os.FileInfo, err error) ([]byte, error) {
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		return nil, errors.New("is not a regular file: remove it, or put a file in its place")
-	case info.Size() > maxSize:
-		return nil, fmt.Errorf("is larger than %d MiB: split it", maxSize>>20)
-	default:
+	if err == nil {
+		if err = usable(info); err != nil {
+			return nil, err
+		}
 		var content []byte
-		if content, err = os.ReadFile(name); err == nil {
+		if content, err = readAll(name); err == nil {
 			return content, nil
 		}
 	}
 	return nil, fmt.Errorf("cannot be read: %w", reason(err))
+}
+
+func usable(info os.FileInfo) error {
+	switch {
+	case !info.Mode().IsRegular():
+		return errors.New("is not a regular file: remove it, or put a file in its place")
+	case info.Size() > maxSize:
+		return fmt.Errorf("is larger than %d MiB: split it", maxSize>>20)
+	}
+	return nil
+}
+
+// readAll takes in as much as the file's size says. Another one may have come into its place, and what the
+// kernel itself tells in files (/proc/kmsg) has neither size nor end.
+func readAll(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err == nil {
+		err = usable(info)
+	}
+	if err != nil {
+		return nil, err
+	}
+	content := make([]byte, info.Size())
+	n, err := io.ReadFull(f, content)
+	if err == io.EOF || err == io.ErrUnexpectedEOF {
+		err = nil // it has been cut since, which the next look tells
+	}
+	return content[:n], err
 }
 
 // reason takes the path out of an error whose message names it already.
