@@ -30,6 +30,7 @@ const (
 func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	context.AfterFunc(ctx, stop) // from the first signal on, the next has its usual effect
 
 	trusted, err := trustedCAs(a.TrustedCA)
 	if err != nil {
@@ -72,7 +73,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	case cause = <-failed:
 		cause = fmt.Errorf("a listener failed: %w", cause)
 	}
-	stop() // from here on a signal has its usual effect
+	stop()
 	log.Info("stopping: requests that are under way may finish", "within", drainTime.String())
 	status.Drain()
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
