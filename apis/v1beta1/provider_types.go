@@ -44,7 +44,8 @@ type LLMProviderSpec struct {
 
 	// The DNS name (or IPv4 address) of the API, such as dashscope.aliyuncs.com: no scheme, port, path
 	// or wildcard. It is the name that the app calls, the name that is resolved and the name that the
-	// certificate must bear. Upper and lower case are the same. Where two objects claim one host, the
+	// certificate must bear. Upper and lower case are the same. A short name also stands for its forms
+	// with the namespace, as in an LLMRoute. Where two objects claim one host, the
 	// older one keeps it, then the one with the lesser name.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253

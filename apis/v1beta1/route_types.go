@@ -201,7 +201,7 @@ type Timeouts struct {
 	// +optional
 	FirstToken *metav1.Duration `json:"firstToken,omitempty"`
 
-	// Between two pieces of the answer. Default: 5m.
+	// Between two pieces of the answer; noticed up to an eighth later. Default: 5m.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional
@@ -215,7 +215,7 @@ type RetryCondition string
 
 // The reasons to try again.
 const (
-	// RetryConnectFailure: no connection could be made, so nothing was sent. On by default.
+	// RetryConnectFailure: no connection could be made within 10 seconds, TLS included, so nothing was sent. On by default.
 	RetryConnectFailure RetryCondition = "connect-failure"
 	// RetryRateLimited: the provider answered 429 or 503. It is tried again where another backend can
 	// take over, or where Retry-After asks for a wait of 5 seconds or less. On by default.
@@ -241,7 +241,10 @@ type Retries struct {
 	// +optional
 	Attempts *int32 `json:"attempts,omitempty"`
 
-	// What is tried again. Default: connect-failure and rate-limited.
+	// What is tried again. connect-failure: no connection within 10 seconds. rate-limited: 429 or 503, where another
+	// backend is left or Retry-After asks for 5 seconds or less. reset: the connection ended before the answer
+	// began. gateway-error: 502, 503 or 504. 5xx: any status from 500 on. first-token: the limit firstToken passed.
+	// Default: connect-failure and rate-limited.
 	// +kubebuilder:validation:MaxItems=8
 	// +optional
 	RetryOn []RetryCondition `json:"retryOn,omitempty"`

@@ -7,7 +7,6 @@ const Usage = `sidecar: sends an app's plain HTTP calls to LLM providers, with p
 
   sidecar proxy --config PATH [flags]   serve apps on this machine, following PATH while it changes
   sidecar check --config PATH           print every problem of a configuration; exit 1 if something is invalid
-                                        (with --labels: as the pod with these labels would see it)
   sidecar version                       print the version
   sidecar help                          print this
 
