@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strconv"
 	"time"
 
@@ -204,7 +205,9 @@ func (c *call) try() (*failure, retryReason) {
 			if f.code == routing.ConnectFailure && c.late() {
 				f = c.overdue()
 			}
-			same := f.code == routing.ConnectFailure
+			// A backend that took all of its time, or whose name does not exist, will do so again.
+			var dns *net.DNSError
+			same := f.code == routing.ConnectFailure && !isTimeout(f.cause) && (!errors.As(f.cause, &dns) || !dns.IsNotFound)
 			return f, retryReason{allowed: f.code != routing.ClientGone && retries.ConnectFailure, same: same}
 		}
 		f, reason, stale := c.exchange(conn, &body)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/valyala/fasthttp"
@@ -110,11 +111,9 @@ func (f *failure) write(resp *fasthttp.Response) {
 
 // passing tells whether the same request may succeed a moment later.
 func (f *failure) passing() bool {
-	switch f.code {
-	case routing.ConnectFailure, routing.UpstreamReset, routing.FirstTokenTimeout, routing.RequestTimeout:
-		return true
-	}
-	return false
+	return slices.Contains([]routing.Code{
+		routing.ConnectFailure, routing.UpstreamReset, routing.FirstTokenTimeout, routing.RequestTimeout,
+	}, f.code)
 }
 
 // event is the failure as the last event of a stream that it cut. SDKs raise it as an error.

@@ -200,3 +200,28 @@ func TestAnSDKIsToldWhetherToTryAgain(t *testing.T) {
 		t.Errorf("a reset: %d %q", got.status, got.header.Get("X-Should-Retry"))
 	}
 }
+
+func TestANameThatDoesNotExistIsTriedOnce(t *testing.T) {
+	dns, err := net.ListenPacket("udp", "127.0.0.1:53") // where the namespace's resolv.conf points
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dns.Close()
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, from, err := dns.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			// RFC 1035, section 4.1.1: the question comes back as a response, with "no such name".
+			buf[2], buf[3] = 0x81, 0x83
+			_, _ = dns.WriteTo(buf[:n], from)
+		}
+	}()
+	r := newRig(t, strings.ReplaceAll(providers, moonshot, "nowhere.example.com"))
+	r.do("POST", "http://nowhere.example.com", prompt).wantError(t, 502, routing.ConnectFailure, "nowhere.example.com does not resolve")
+	if l := r.log.find("another follows"); l != "" {
+		t.Errorf("it is tried again: %s", l)
+	}
+}
