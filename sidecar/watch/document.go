@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"regexp"
 	"strings"
+
+	yaml "sigs.k8s.io/yaml/goyaml.v2"
 
 	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
@@ -153,6 +157,9 @@ func decode(text []byte) ([]document, error) {
 	}
 	var in routing.Objects
 	ref, err := in.Decode(text, "")
+	if err == nil {
+		err = single(text)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,6 +183,28 @@ func decode(text []byte) ([]document, error) {
 		all = append(all, document{ref: ref})
 	}
 	return all, nil
+}
+
+// errMore says that a document has an end before its text has. The YAML decoder would read no further.
+var errMore = errors.New("followed by something that would be ignored: separate documents by lines of ---, and save the file as UTF-8 with usual line ends")
+
+// unread is a YAML value that is passed over.
+type unread struct{}
+
+// UnmarshalYAML reads nothing.
+func (unread) UnmarshalYAML(func(any) error) error { return nil }
+
+// single refuses text with something after the first document in it: a second JSON object, lines that are
+// indented less than the first one, or a marker after a line end that only YAML takes for one.
+func single(text []byte) error {
+	in := yaml.NewDecoder(bytes.NewReader(text))
+	if err := in.Decode(&unread{}); err != nil && err != io.EOF {
+		return err
+	}
+	if err := in.Decode(&unread{}); err != io.EOF {
+		return errMore
+	}
+	return nil
 }
 
 func refOf(kind, namespace, name string) routing.Ref {

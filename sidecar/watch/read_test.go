@@ -45,3 +45,27 @@ func TestAFileIsReadAsFarAsItsSizeSays(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestNothingOfAFileIsIgnoredInSilence(t *testing.T) {
+	const a, b = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}`, "apiVersion: v1\nkind: Pod\nmetadata: {name: b}\n"
+	wide := []byte{0xff, 0xfe}
+	for _, c := range []byte(b + "---\n" + b) {
+		wide = append(wide, c, 0)
+	}
+	f := func(content string, want int) {
+		t.Helper()
+		docs, err := parse([]byte(content), nil)
+		if want == 0 && (err == nil || !strings.Contains(err.Error(), "would be ignored: separate documents by lines of ---")) || want > 0 && err != nil || len(docs) != want {
+			t.Errorf("%.80q: %d documents, %v", content, len(docs), err)
+		}
+	}
+	f(a+"\n"+a, 0)
+	f(a+"\n"+b, 0)
+	f("  "+strings.ReplaceAll(strings.TrimSpace(b), "\n", "\n  ")+"\n"+b, 0)
+	f(strings.ReplaceAll(b+"---\n"+b, "\n", "\r"), 0)
+	f(b+"\u2028---\u2028"+b, 0)
+	f(string(wide), 0)
+	f(a+" # the end", 1)
+	f(a+"\n---\n"+b+"...\n# the end\n", 2)
+	f("%YAML 1.1\n---\n"+strings.ReplaceAll(b, "\n", "\r\n")+"--- # next\r\n"+b, 2)
+}
