@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -71,7 +72,7 @@ func TestAProbeIsAnsweredHoweverManyConnectionsOthersLeaveOpen(t *testing.T) {
 	for range maxConns {
 		probe(t, address)
 	}
-	if n, err := first.Read(make([]byte, 1)); err != io.EOF {
+	if n, err := first.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("the oldest connection is still open: %d, %v", n, err)
 	}
 	for range maxConns {

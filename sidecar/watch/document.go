@@ -198,10 +198,10 @@ func (unread) UnmarshalYAML(func(any) error) error { return nil }
 // indented less than the first one, or a marker after a line end that only YAML takes for one.
 func single(text []byte) error {
 	in := yaml.NewDecoder(bytes.NewReader(text))
-	if err := in.Decode(&unread{}); err != nil && err != io.EOF {
+	if err := in.Decode(&unread{}); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if err := in.Decode(&unread{}); err != io.EOF {
+	if err := in.Decode(&unread{}); !errors.Is(err, io.EOF) {
 		return errMore
 	}
 	return nil

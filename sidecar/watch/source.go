@@ -180,7 +180,7 @@ func readAll(name string) ([]byte, error) {
 	}
 	content := make([]byte, info.Size())
 	n, err := io.ReadFull(f, content)
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = nil // it has been cut since, which the next look tells
 	}
 	return content[:n], err
