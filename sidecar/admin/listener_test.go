@@ -10,6 +10,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"remora.dev/remora/sidecar/snapshot"
 )
@@ -53,6 +54,9 @@ func probe(t *testing.T, address string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.WriteString(conn, "GET /livez HTTP/1.1\r\nHost: sidecar\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
