@@ -84,7 +84,10 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	drain, cancel = context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
 	_ = status.Shutdown(drain) // nobody is left to wait for an answer
-	<-followed
+	select {
+	case <-followed:
+	case <-drain.Done(): // a file system that hangs does not hold up the end
+	}
 	return cause
 }
 
