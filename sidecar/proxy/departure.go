@@ -94,11 +94,21 @@ func (d *departures) forget(c *clientConn) {
 }
 
 // closeAll ends every connection that is left.
-func (d *departures) closeAll() int {
+func (d *departures) closeAll() int { return d.closeWhere(func(*clientConn) bool { return true }) }
+
+// closeUnused ends the connections that no request is being answered on: idle ones, and those on which
+// less than a request's head has come.
+func (d *departures) closeUnused() int {
+	return d.closeWhere(func(c *clientConn) bool { return !c.serving.Load() })
+}
+
+func (d *departures) closeWhere(which func(*clientConn) bool) int {
 	d.mu.Lock()
 	conns := make([]*clientConn, 0, len(d.conns))
 	for _, c := range d.conns {
-		conns = append(conns, c)
+		if which(c) {
+			conns = append(conns, c)
+		}
 	}
 	d.mu.Unlock()
 	for _, c := range conns {
@@ -119,6 +129,8 @@ type clientConn struct {
 	departures *departures
 	token      uint64
 	lingering  atomic.Bool // more of a refused request may be on its way
+
+	serving atomic.Bool // a request is being answered
 
 	mu      sync.Mutex
 	gone    bool

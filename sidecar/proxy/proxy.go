@@ -29,6 +29,7 @@ const (
 	appHeadSize    = 16 << 10         // of a request's line and headers
 	maxBody        = 64 << 20         // of a request that is read as a whole
 	sweepInterval  = 15 * time.Second
+	unusedInterval = 50 * time.Millisecond // at shutdown, between two looks for connections without a request
 )
 
 // Options is what a Proxy needs.
@@ -65,7 +66,7 @@ func New(o Options) (*Proxy, error) {
 		stop: make(chan struct{}), own: map[string]bool{},
 	}
 	p.server = &fasthttp.Server{
-		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ExpectHandler: p.expect, Logger: quiet{},
+		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
 		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
@@ -99,7 +100,7 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	if !p.draining.Swap(true) {
 		close(p.stop)
 	}
-	err := p.server.ShutdownWithContext(ctx)
+	err := p.shutdownServer(ctx)
 	if cut := p.departures.closeAll(); cut > 0 && err != nil {
 		p.log.Info("connections cut at the end of the grace time", "code", routing.ShuttingDown, "connections", cut)
 	}
@@ -109,6 +110,22 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 		return true
 	})
 	return err
+}
+
+// shutdownServer waits for requests, but for no connection that has none: clients keep some for later.
+func (p *Proxy) shutdownServer(ctx context.Context) error {
+	ended := make(chan error, 1)
+	go func() { ended <- p.server.ShutdownWithContext(ctx) }()
+	tick := time.NewTicker(unusedInterval)
+	defer tick.Stop()
+	for {
+		p.departures.closeUnused()
+		select {
+		case err := <-ended:
+			return err
+		case <-tick.C:
+		}
+	}
 }
 
 // isOwn tells whether a connection has ended at the proxy itself: it would go round for ever. Of a
@@ -166,6 +183,7 @@ func (p *Proxy) sweepPools() {
 // handle serves one request.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	c := newCall(p, ctx)
+	c.client.serving.Store(true)
 	defer p.survive(c)
 	if f := c.serve(); f != nil {
 		p.refuse(c, f)
@@ -234,6 +252,13 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 		fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends").write(&ctx.Response)
 	}
 	p.log.V(1).Info("malformed request", "code", routing.InvalidRequest)
+}
+
+// connState notes when a connection has answered its request.
+func connState(c net.Conn, s fasthttp.ConnState) {
+	if client, ok := c.(*clientConn); ok && s == fasthttp.StateIdle {
+		client.serving.Store(false)
+	}
 }
 
 // received keeps the connection of a CONNECT request, on which the tunnel's requests follow: clients send

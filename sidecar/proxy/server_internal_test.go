@@ -86,3 +86,23 @@ func TestAFaultOfTheSidecarEndsOneRequestOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestTheEndDoesNotWaitForConnectionsWithoutARequest(t *testing.T) {
+	var p *Proxy
+	addr := serving(t, func(made *Proxy) { p = made })
+	for _, text := range []string{"", "POST / HTTP/1.1\r\nHo"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := p.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -208,6 +208,10 @@ func (p *pool) dialFailure(client *clientConn, err error) *failure {
 	switch {
 	case client.left():
 		return fail(routing.ClientGone, "the app has left")
+	case isShortage(err):
+		f := fail(routing.Overloaded, "the sidecar has too many connections open: try again later, or allow it more file descriptors")
+		f.retryAfter = 1
+		return f.because(err)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return fail(routing.ConnectFailure, "the name %s does not resolve: check its spelling, and the DNS", p.endpoint.Host).because(err)
 	case errors.As(err, &dns):

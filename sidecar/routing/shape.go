@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -82,6 +83,9 @@ func (s *shape) fit(v any, t reflect.Type, path string) (any, bool) {
 	return nil, false
 }
 
+// nameLike tells the names of fields from keys that were pasted in the wrong place, which have digits.
+var nameLike = regexp.MustCompile(`^[A-Za-z]{1,32}([-_./][A-Za-z]{1,32}){0,3}$`)
+
 func (s *shape) take(path, format string, args ...any) {
 	s.invalid(InvalidValue, path, format, args...)
 	s.taken = append(s.taken, path)
@@ -94,7 +98,11 @@ func (s *shape) fitFields(fields map[string]any, t reflect.Type, path string) ma
 		field := fieldOf(t, name)
 		if field == nil {
 			remedy := s.unknown(fields, t, path, name)
-			s.invalid(UnknownField, at, "is not a field: %s", remedy)
+			if !nameLike.MatchString(name) {
+				s.invalid(UnknownField, join(path, "…"), "is not a field, and its name is not shown since it may be a key: %s", remedy)
+			} else {
+				s.invalid(UnknownField, at, "is not a field: %s", remedy)
+			}
 			s.taken = append(s.taken, at)
 			continue
 		}

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -84,6 +85,20 @@ func TestAFileThatWasNeverReadMakesTheTableIncomplete(t *testing.T) {
 	if f.awaitText("model=two").Table.Incomplete() {
 		t.Error("still incomplete")
 	}
+}
+
+func TestNothingIsPassedOnWhileNothingIsConfigured(t *testing.T) {
+	f := newFollower(t)
+	f.follow(f.dir)
+	if !f.store.Load().Table.Incomplete() {
+		t.Error("an empty folder passes calls on")
+	}
+	f.write("a.yaml", provider("a", "a.example", "one"))
+	if f.awaitText("model=one").Table.Incomplete() {
+		t.Error("a configured sidecar passes nothing on")
+	}
+	f.must(os.Remove(f.path("a.yaml"))) // as in rm *; cp new/* .
+	f.await("nothing to be passed on", func(s *snapshot.Snapshot) bool { return s.Table.Incomplete() })
 }
 
 func TestTheOlderObjectKeepsAHostThatAnEditClaims(t *testing.T) {

@@ -204,9 +204,17 @@ func (d *document) written() metav1.Time {
 	return metav1.Time{}
 }
 
+// configured tells whether there is an LLMProvider or LLMRoute at all. Where there is none, the path may be
+// wrong, or the files are just being replaced: then nothing may be passed on.
+func (s *set) configured() bool {
+	return len(s.aside) > 0 || slices.ContainsFunc(s.candidates, func(c *candidate) bool {
+		return c.document.provider != nil || c.document.route != nil
+	})
+}
+
 // input gives Compile what is written.
 func (s *set) input() routing.Objects {
-	in := routing.Objects{Secrets: []routing.Secret{}, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
+	in := routing.Objects{Secrets: []routing.Secret{}, Incomplete: s.incomplete || !s.configured(), Unreadable: slices.Clone(s.aside)}
 	for _, c := range s.candidates {
 		d, stamp := c.document, c.stamp
 		if c.refused != nil {
