@@ -208,7 +208,7 @@ func (d *document) written() metav1.Time {
 // wrong, or the files are just being replaced: then nothing may be passed on.
 func (s *set) configured() bool {
 	return len(s.aside) > 0 || slices.ContainsFunc(s.candidates, func(c *candidate) bool {
-		return c.document.provider != nil || c.document.route != nil
+		return c.provider != nil || c.route != nil
 	})
 }
 
