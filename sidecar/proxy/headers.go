@@ -12,17 +12,6 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
-// hopByHop tells whether a header belongs to one connection only (RFC 9110, section 7.6.1). name is in
-// canonical form, as fasthttp gives it.
-func hopByHop(name []byte) bool {
-	switch string(name) {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
-		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
-		return true
-	}
-	return false
-}
-
 // credential tells whether a header may carry the app's own credentials. They are removed where the
 // provider's key is sent.
 func credential(name []byte) bool {
@@ -101,7 +90,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 				continue // what curl -d says of any text
 			}
 		}
-		if hopByHop(name) || keyed && credential(name) || len(connection) > 0 && nominated(connection, name) {
+		if routing.HopByHop(name) || keyed && credential(name) || len(connection) > 0 && nominated(connection, name) {
 			continue
 		}
 		if bytes.IndexByte(name, ' ') >= 0 {

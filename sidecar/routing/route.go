@@ -16,10 +16,15 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 )
 
-// hopByHop are headers that belong to one connection: matching them would judge the hop, not the call.
-var hopByHop = []string{
-	"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
-	"Te", "Trailer", "Transfer-Encoding", "Upgrade",
+// HopByHop tells whether a header belongs to one connection only (RFC 9110, section 7.6.1): matching it would
+// judge the hop and not the call, and it is not passed on. name is in canonical form, such as Keep-Alive.
+func HopByHop[T string | []byte](name T) bool {
+	switch string(name) {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+		"Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
 }
 
 // judgeRoute finds what is wrong with a route by itself.
@@ -94,7 +99,7 @@ func judgeMatch(f *findings, field string, m *v1beta1.LLMRequestMatch) {
 		switch {
 		case !isToken(name):
 			f.invalid(InvalidValue, at, "%q is not the name of a header: use letters, digits and hyphens", name)
-		case slices.Contains(hopByHop, textproto.CanonicalMIMEHeaderKey(name)):
+		case HopByHop(textproto.CanonicalMIMEHeaderKey(name)):
 			f.invalid(InvalidValue, at, "%s belongs to the connection, not to the call: match another header", name)
 		}
 		judgeString(f, at, m.Headers[name])
