@@ -24,3 +24,27 @@ const (
 
 // SecretTypeTLS is the type of Secret that clientCertificateRef names, with the keys tls.crt and tls.key.
 const SecretTypeTLS = "kubernetes.io/tls"
+
+// Where the installation is, and what its parts are called.
+const (
+	InstallationNamespace = "remora-system"
+	WebhookName           = "remora-webhook"    // Deployment, Service, ServiceAccount and ValidatingWebhookConfiguration
+	ControllerName        = "remora-controller" // Deployment, ServiceAccount, Lease and field manager of the status
+	WebhookCASecret       = "remora-webhook-ca" // the authority that signs the webhook's certificates
+	PartOfLabel           = "app.kubernetes.io/part-of"
+	PartOf                = "remora" // on everything that the installation brings, the CRDs included
+)
+
+// KeysSecret is the Secret of a namespace that holds what its sidecars may use of other Secrets, and nothing
+// else: the value that apiKeyRef or clientCertificateRef means stands under KeysSecretEntry.
+const KeysSecret = "remora-sidecar-keys"
+
+// KeysSecretEntry gives the key in KeysSecret for a key of another Secret of the namespace. The names of Secrets
+// have no "_", so the first one separates the two.
+func KeysSecretEntry(secret, key string) string { return secret + "_" + key }
+
+// The types of the conditions in the status of both kinds.
+const (
+	ConditionAccepted     = "Accepted"     // the object is valid and in use
+	ConditionResolvedRefs = "ResolvedRefs" // everything that it names exists
+)
