@@ -59,7 +59,7 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 			c.Stop()
 		}
 	}()
-	ports, err := freePorts(3)
+	ports, err := FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -76,12 +76,12 @@ func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	}
 
 	etcd := fmt.Sprintf("http://127.0.0.1:%d", client)
-	c.Etcd = newProcess(filepath.Join(o.Binaries, "etcd"), filepath.Join(dir, "etcd.log"), probe(etcd+"/health"),
+	c.Etcd = NewProcess(filepath.Join(o.Binaries, "etcd"), filepath.Join(dir, "etcd.log"), Probe(etcd+"/health"),
 		"--data-dir="+filepath.Join(dir, "etcd"), "--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
 		fmt.Sprintf("--listen-peer-urls=http://127.0.0.1:%d", peer), "--unsafe-no-fsync", "--log-level=warn",
 		"--quota-backend-bytes="+strconv.Itoa(4<<30))
 	file := func(name string) string { return filepath.Join(dir, name) }
-	c.APIServer = newProcess(filepath.Join(o.Binaries, "kube-apiserver"), file("kube-apiserver.log"), c.ready, append([]string{
+	c.APIServer = NewProcess(filepath.Join(o.Binaries, "kube-apiserver"), file("kube-apiserver.log"), c.ready, append([]string{
 		"--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--secure-port=" + strconv.Itoa(secure),
 		"--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none", "--service-cluster-ip-range=" + ServiceRange,
 		"--tls-cert-file=" + file("apiserver.crt"), "--tls-private-key-file=" + file("apiserver.key"), "--client-ca-file=" + file("ca.crt"),
@@ -180,7 +180,8 @@ func (c *ControlPlane) ready(ctx context.Context) error {
 	return ask(ctx, client, c.url+"/readyz")
 }
 
-func probe(url string) func(context.Context) error {
+// Probe asks whether url answers 200.
+func Probe(url string) func(context.Context) error {
 	return func(ctx context.Context) error { return ask(ctx, http.DefaultClient, url) }
 }
 
@@ -204,8 +205,8 @@ func ask(ctx context.Context, client *http.Client, url string) error {
 	return nil
 }
 
-// freePorts gives ports that nobody has now.
-func freePorts(n int) ([]int, error) {
+// FreePorts gives ports that nobody has now.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range n {
 		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it listens for an instant only

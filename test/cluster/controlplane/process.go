@@ -23,7 +23,8 @@ type Process struct {
 	ended   chan struct{}
 }
 
-func newProcess(path, log string, ready func(context.Context) error, args ...string) *Process {
+// NewProcess describes a program that writes to the file log, and the question whether it is ready. Start runs it.
+func NewProcess(path, log string, ready func(context.Context) error, args ...string) *Process {
 	return &Process{path: path, args: args, log: log, ready: ready}
 }
 
@@ -91,6 +92,22 @@ func (p *Process) Kill() {
 	_ = p.running.Kill() // it may have ended already
 	<-p.ended
 	p.running = nil
+}
+
+// Stop asks the program to end, waits until it has, and kills it when ctx ends first.
+func (p *Process) Stop(ctx context.Context) error {
+	if p.running == nil {
+		return nil
+	}
+	_ = p.running.Signal(syscall.SIGTERM) // it may have ended already
+	select {
+	case <-p.ended:
+		p.running = nil
+		return nil
+	case <-ctx.Done():
+		p.Kill()
+		return fmt.Errorf("%s does not end: %w", filepath.Base(p.path), ctx.Err())
+	}
 }
 
 // Freeze stops the program from running: connections to it stay open and are not answered.
