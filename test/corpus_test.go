@@ -1,141 +1,22 @@
 package test
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
-	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
-
-	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/test/cases"
 )
-
-// A corpusCase is a piece of configuration and what is to be said of it: all of test/cases, the samples and the snippets of
-// the README. Dropping a file there makes a test.
-type corpusCase struct {
-	name  string
-	text  []byte
-	valid bool
-	said  []said // nil where warnings are not written down: samples and snippets
-}
-
-// said is a comment such as "# want: spec.host: part of the message".
-type said struct{ field, part string }
-
-func corpus(t *testing.T) []corpusCase {
-	t.Helper()
-	var all []corpusCase
-	for folder, comment := range map[string]string{"cases/valid": "# warn: ", "cases/invalid": "# want: ", "../config/samples": ""} {
-		err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-			if err != nil || filepath.Ext(path) != ".yaml" {
-				return err
-			}
-			text, err := os.ReadFile(path)
-			c := corpusCase{name: filepath.ToSlash(path), text: text, valid: folder != "cases/invalid"}
-			if comment != "" {
-				c.said = comments(text, comment)
-			}
-			all = append(all, c)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	all = append(all, snippets(t)...)
-	slices.SortFunc(all, func(a, b corpusCase) int { return strings.Compare(a.name, b.name) })
-	return all
-}
-
-func comments(text []byte, comment string) []said {
-	all := []said{}
-	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(strings.TrimRight(line, "\r\n"), comment); ok {
-			field, part, _ := strings.Cut(rest, ": ")
-			all = append(all, said{field, part})
-		}
-	}
-	return all
-}
-
-// snippets takes the YAML blocks of the README that begin with apiVersion.
-func snippets(t *testing.T) []corpusCase {
-	t.Helper()
-	readme, err := os.ReadFile("../README.md")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	var all []corpusCase
-	for i, block := range strings.Split(string(readme), "\n```yaml\n")[1:] {
-		block, _, _ = strings.Cut(block, "\n```")
-		if strings.HasPrefix(block, "apiVersion:") {
-			all = append(all, corpusCase{name: fmt.Sprintf("README.md, YAML block %d", i+1), text: []byte(block), valid: true})
-		}
-	}
-	return all
-}
-
-// documents cuts a file at its "---" lines.
-func documents(t *testing.T, text []byte) [][]byte {
-	t.Helper()
-	var all [][]byte
-	text = append(slices.Clip(text), '\n') // the reader loses a long last line that does not end
-	for r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
-		doc, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return all
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, doc)
-	}
-}
-
-// trees reads the objects of our kinds as an API server gets them, Lists expanded.
-func trees(t *testing.T, text []byte) []map[string]any {
-	t.Helper()
-	var all []map[string]any
-	var add func(tree map[string]any)
-	add = func(tree map[string]any) {
-		items, _ := tree["items"].([]any)
-		for _, item := range items {
-			add(item.(map[string]any))
-		}
-		if tree["apiVersion"] == v1beta1.GroupVersion.String() && (tree["kind"] == v1beta1.KindLLMProvider || tree["kind"] == v1beta1.KindLLMRoute) {
-			all = append(all, tree)
-		}
-	}
-	for _, doc := range documents(t, text) {
-		text, err := yaml.YAMLToJSON(doc)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var tree map[string]any
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(text, &tree); err != nil {
-			t.Fatal(err)
-		}
-		add(tree)
-	}
-	return all
-}
 
 var pod = &routing.Workload{Namespace: "default", Labels: map[string]string{"app": "sleep"}}
 
-func compile(t *testing.T, text []byte, workload *routing.Workload) (routing.Objects, *routing.Table, []routing.Problem) {
+func compile(t *testing.T, c cases.Case, workload *routing.Workload) (routing.Objects, *routing.Table, []routing.Problem) {
 	t.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
-	for _, doc := range documents(t, text) {
+	for _, doc := range c.Documents(t) {
 		if _, err := in.Decode(doc, "default"); err != nil {
 			t.Fatal(err)
 		}
@@ -145,32 +26,32 @@ func compile(t *testing.T, text []byte, workload *routing.Workload) (routing.Obj
 }
 
 func TestWhatIsInvalidIsRefusedWithFieldAndRemedy(t *testing.T) {
-	for _, c := range corpus(t) {
-		if c.valid {
+	for _, c := range cases.All(t) {
+		if c.Valid {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
-			_, _, problems := compile(t, c.text, nil)
-			matchProblems(t, c.said, slices.DeleteFunc(problems, func(p routing.Problem) bool { return p.Severity != routing.Invalid }))
+		t.Run(c.Name, func(t *testing.T) {
+			_, _, problems := compile(t, c, nil)
+			matchProblems(t, c.Said, slices.DeleteFunc(problems, func(p routing.Problem) bool { return p.Severity != routing.Invalid }))
 		})
 	}
 }
 
 func TestWhatIsValidIsAccepted(t *testing.T) {
 	schemas := readSchemas(t)
-	for _, c := range corpus(t) {
-		if !c.valid {
+	for _, c := range cases.All(t) {
+		if !c.Valid {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
-			for _, tree := range trees(t, c.text) {
+		t.Run(c.Name, func(t *testing.T) {
+			for _, tree := range c.Trees(t) {
 				for _, fault := range schemas.faults(tree) {
 					t.Errorf("the schema refuses it: %s", fault)
 				}
 			}
-			_, _, problems := compile(t, c.text, nil)
-			if c.said != nil {
-				matchProblems(t, c.said, problems)
+			_, _, problems := compile(t, c, nil)
+			if c.Said != nil {
+				matchProblems(t, c.Said, problems)
 			}
 			for _, p := range problems {
 				if p.Severity == routing.Invalid {
@@ -182,14 +63,14 @@ func TestWhatIsValidIsAccepted(t *testing.T) {
 }
 
 // Every comment must find its problem, and every problem its comment.
-func matchProblems(t *testing.T, comments []said, problems []routing.Problem) {
+func matchProblems(t *testing.T, comments []cases.Said, problems []routing.Problem) {
 	t.Helper()
 	if len(comments) == 0 && len(problems) == 0 {
 		return
 	}
 	found := make([]bool, len(comments))
 	for _, p := range problems {
-		i := slices.IndexFunc(comments, func(s said) bool { return s.field == p.Field && strings.Contains(p.Message, s.part) })
+		i := slices.IndexFunc(comments, func(s cases.Said) bool { return s.Field == p.Field && strings.Contains(p.Message, s.Part) })
 		if i < 0 {
 			t.Errorf("not expected: %s", p)
 			continue
@@ -198,18 +79,18 @@ func matchProblems(t *testing.T, comments []said, problems []routing.Problem) {
 	}
 	for i, s := range comments {
 		if !found[i] {
-			t.Errorf("not said: %s: %s", s.field, s.part)
+			t.Errorf("not said: %s: %s", s.Field, s.Part)
 		}
 	}
 }
 
 func TestWhatIsValidIsServed(t *testing.T) {
-	for _, c := range corpus(t) {
-		if !c.valid {
+	for _, c := range cases.All(t) {
+		if !c.Valid {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
-			in, table, _ := compile(t, c.text, pod)
+		t.Run(c.Name, func(t *testing.T) {
+			in, table, _ := compile(t, c, pod)
 			var hosts []string
 			for i := range in.Providers {
 				hosts = append(hosts, in.Providers[i].Spec.Host)
@@ -232,15 +113,15 @@ func TestWhatIsValidIsServed(t *testing.T) {
 }
 
 func TestNoProblemShowsAKey(t *testing.T) {
-	for _, c := range corpus(t) {
-		_, table, problems := compile(t, c.text, nil)
+	for _, c := range cases.All(t) {
+		_, table, problems := compile(t, c, nil)
 		var shown bytes.Buffer
 		fmt.Fprintf(&shown, "%+v %v %#v", problems, problems, problems)
 		if _, err := table.WriteTo(&shown); err != nil {
 			t.Fatal(err)
 		}
 		if bytes.Contains(shown.Bytes(), []byte("sk-")) {
-			t.Errorf("%s: a key is shown:\n%s", c.name, shown.Bytes())
+			t.Errorf("%s: a key is shown:\n%s", c.Name, shown.Bytes())
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/test/cases"
 )
 
 // In file mode there is no API server, so Compile has to refuse all that the schema would. Objects of the corpus are changed at
@@ -20,10 +21,10 @@ func TestCompileRefusesWhatTheSchemaRefuses(t *testing.T) {
 	schemas := readSchemas(t)
 	var objects []map[string]any
 	donors := map[string][]any{} // values by field name, right and wrong ones
-	for _, c := range corpus(t) {
-		for _, tree := range trees(t, c.text) {
+	for _, c := range cases.All(t) {
+		for _, tree := range c.Trees(t) {
 			collect(donors, tree["spec"])
-			if len(c.text) < 5000 { // a rule more of 257 is nothing new
+			if len(c.Text) < 5000 { // a rule more of 257 is nothing new
 				objects = append(objects, tree)
 			}
 		}
@@ -44,7 +45,7 @@ func TestCompileRefusesWhatTheSchemaRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		faults := schemas.faults(seen)
-		_, _, problems := compile(t, text, nil)
+		_, _, problems := compile(t, cases.Case{Text: text}, nil)
 		invalid := slices.ContainsFunc(problems, func(p routing.Problem) bool { return p.Severity == routing.Invalid })
 		switch {
 		case len(faults) > 0 && !invalid:
