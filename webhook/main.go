@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,9 +16,12 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
+// errUsage is wrapped by errors of the command line.
+var errUsage = errors.New("the command line is wrong")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
+	context.AfterFunc(ctx, stop) // from the first signal on, the next has its usual effect
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
@@ -41,6 +45,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "webhook: %v\n", err)
+		if errors.Is(err, errUsage) {
+			fmt.Fprintf(stderr, "webhook %s --help lists the flags\n", command)
+			return 2
+		}
 		return 1
 	}
 	return 0

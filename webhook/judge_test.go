@@ -1,0 +1,111 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+func objectOf(t testing.TB, text string) *object {
+	t.Helper()
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	u.SetAPIVersion("istio.alibabacloud.com/v1beta1")
+	u.SetNamespace("ns")
+	o, err := newObject(u)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return o
+}
+
+func objectsOf(t testing.TB, texts string) (all []*object) {
+	t.Helper()
+	for _, text := range strings.Split(texts, "---\n") {
+		if strings.TrimSpace(text) != "" {
+			all = append(all, objectOf(t, text))
+		}
+	}
+	return all
+}
+
+// A random object, out of few names, so that much collides. Now and then it is broken, in itself or in its form.
+func anObject(t testing.TB, r *rand.Rand, provider bool, name string) *object {
+	t.Helper()
+	pick := func(all ...string) string { return all[r.IntN(len(all))] }
+	host := func() string {
+		if r.IntN(40) == 0 {
+			return pick("http://a/", "*.example.com", "a.", "", "b:80", "a_b")
+		}
+		return pick("a", "A", "a.ns", "b.ns.svc", "b", "c", "c.other", "c.other.svc.cluster.local", "x.example.com", "y.example.com", "z.example.com", "d", "e", "f.svc", "ns", "g", "h")
+	}
+	rule := func() string { return pick("vip", "tier", "default", "one", "two", "three", "four") }
+	at := fmt.Sprintf("2026-01-01T00:00:%02dZ", r.IntN(4))
+	if r.IntN(60) == 0 {
+		return objectOf(t, fmt.Sprintf("kind: %s\nmetadata: {name: %s}\nspec: {host: [%q], rules: 7}", map[bool]string{true: "LLMProvider", false: "LLMRoute"}[provider], name, host()))
+	}
+	var b strings.Builder
+	if provider {
+		fmt.Fprintf(&b, "kind: LLMProvider\nmetadata: {name: %s, creationTimestamp: %q}\nspec:\n  host: %q\n", name, at, host())
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, "  workloadSelector: {labels: {%s: %s}}\n", pick("app", "app", "tier"), pick("one", "two"))
+		}
+		fmt.Fprintf(&b, "  configs:\n    defaultConfig: {openAIConfig: {model: %s%s}}\n", pick("m1", "m2"), pick("", ", apiKeyRef: {name: s}", ", apiKey: k"))
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, "    routeSpecificConfigs:\n      %s: {openAIConfig: {model: m3}}\n", rule())
+		}
+		return objectOf(t, b.String())
+	}
+	fmt.Fprintf(&b, "kind: LLMRoute\nmetadata: {name: %s, creationTimestamp: %q}\nspec:\n  host: %q\n  rules:\n", name, at, host())
+	for range 1 + r.IntN(3) {
+		fmt.Fprintf(&b, "  - name: %q\n    backendRefs:\n", pick(rule(), rule(), ""))
+		for range 1 + r.IntN(2) {
+			fmt.Fprintf(&b, "    - {providerHost: %q%s}\n", host(), pick("", "", "", ", hostRewrite: other.example.com"))
+		}
+		if r.IntN(2) == 0 {
+			fmt.Fprintf(&b, "    matches: [{headers: {user: {exact: %s}}}]\n", pick("one", "two"))
+		}
+	}
+	return objectOf(t, b.String())
+}
+
+func TestTheNeighboursOfAChangeAreAllThatDecideOnIt(t *testing.T) {
+	const rounds = 4000
+	left, denials, caused := 0, 0, 0
+	for seed := range uint64(rounds) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		var others []*object
+		for i := range r.IntN(30) {
+			others = append(others, anObject(t, r, i%2 == 0, fmt.Sprintf("o%d", i)))
+		}
+		c := change{}
+		provider := r.IntN(2) == 0
+		if r.IntN(4) > 0 {
+			c.before = anObject(t, r, provider, "o1c")
+		}
+		if c.before == nil || r.IntN(4) > 0 {
+			c.after = anObject(t, r, provider, "o1c")
+		}
+		left += len(others) - len(neighbours(others, c.before, c.after))
+		want, got := judgeAmong(others, c), judge(others, c)
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("seed %d: among its neighbours:\n%+v\namong all:\n%+v", seed, got, want)
+		}
+		denials += len(want.denied)
+		for _, w := range want.warnings {
+			if strings.HasPrefix(w, "LLM") || strings.HasPrefix(w, "this makes") {
+				caused++
+			}
+		}
+	}
+	if left < rounds || denials < rounds/10 || caused < rounds/10 {
+		t.Errorf("too little was tried: %d objects left out, %d reasons to deny, %d problems of others", left, denials, caused)
+	}
+}

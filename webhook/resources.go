@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// resources judges LLMProviders and LLMRoutes at admission.
+//
+// It reads requests itself, and not through a typed validator: that one refuses what it cannot decode, and so an object
+// that does not fit the Go types (one that was let in by another CRD) could be neither corrected nor deleted.
+type resources struct {
+	namespace func(name string) ([]*object, error) // all objects of a namespace
+	denied    *prometheus.CounterVec               // by kind and code
+}
+
+// Handle answers one admission request. What keeps it from judging is an internal error, so nothing is let in unjudged;
+// a delete, which would be let through in any case, is let through.
+func (r *resources) Handle(ctx context.Context, req admission.Request) (answer admission.Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			log.FromContext(ctx).Error(fmt.Errorf("panic: %v", p), "an object could not be judged", "stack", string(debug.Stack()))
+			answer = unjudged(&req, errors.New("there is a fault in the webhook; its log says more"))
+		}
+	}()
+	c, err := changeOf(&req)
+	if err != nil {
+		log.FromContext(ctx).Info("an object could not be read", "reason", err.Error())
+		return unjudged(&req, err)
+	}
+	all, err := r.namespace(req.Namespace)
+	if err != nil {
+		log.FromContext(ctx).Error(err, "an object could not be judged")
+		return unjudged(&req, err)
+	}
+	var others []*object
+	for _, o := range all {
+		if o.ref != c.ref() {
+			others = append(others, o)
+		}
+	}
+	v := judge(others, c)
+	for _, p := range v.denied {
+		r.denied.WithLabelValues(p.Object.Kind, string(p.Code)).Inc()
+	}
+	return answerOf(c, v)
+}
+
+// changeOf reads what a request asks for. The old version is the API server's own, which is newer than ours.
+func changeOf(req *admission.Request) (change, error) {
+	old, before, err := readObject(req, req.OldObject)
+	if err != nil {
+		return change{}, err
+	}
+	now, after, err := readObject(req, req.Object)
+	if err != nil {
+		return change{}, err
+	}
+	c := change{before: before, after: after}
+	switch {
+	case before == nil && after == nil:
+		return change{}, errors.New("the request holds no object")
+	case before != nil && after != nil:
+		c.sameSpec = equality.Semantic.DeepEqual(old.Object["spec"], now.Object["spec"])
+	}
+	return c, nil
+}
+
+func readObject(req *admission.Request, raw runtime.RawExtension) (*unstructured.Unstructured, *object, error) {
+	if len(raw.Raw) == 0 {
+		return nil, nil, nil
+	}
+	u := &unstructured.Unstructured{}
+	if err := u.UnmarshalJSON(raw.Raw); err != nil {
+		return nil, nil, err
+	}
+	o, err := newObject(u)
+	return u, o, err
+}
+
+func unjudged(req *admission.Request, err error) admission.Response {
+	if req.Operation == admissionv1.Delete {
+		return admission.Allowed("").WithWarnings("what this delete changes is not known: " + err.Error())
+	}
+	return admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{Result: &metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonInternalError,
+		Message: "it could not be judged: " + err.Error(),
+	}}}
+}
+
+func answerOf(c change, v verdict) admission.Response {
+	answer := admission.Allowed("")
+	if len(v.denied) > 0 {
+		status := refusal(c.after, v.denied)
+		answer = admission.Response{AdmissionResponse: admissionv1.AdmissionResponse{Result: &status}}
+	}
+	return answer.WithWarnings(presentable(v.warnings)...)
+}
+
+// maxFaults bounds a refusal. Who has corrected so many sees the rest.
+const maxFaults = 64
+
+// refusal words the faults of an object as the API server does its own: all of them, by field. kubectl shows the causes as
+// a list. The words are those of status and `sidecar check`.
+func refusal(o *object, faults []routing.Problem) metav1.Status {
+	status := apierrors.NewInvalid(o.kind(), o.ref.Name, nil).ErrStatus
+	more := len(faults) - maxFaults
+	faults = faults[:min(len(faults), maxFaults)]
+	var words []string
+	for _, p := range faults {
+		words = append(words, p.String())
+		whole := p
+		whole.Field = ""
+		status.Details.Causes = append(status.Details.Causes, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: p.Field, Message: whole.String()})
+	}
+	if more > 0 {
+		words = append(words, fmt.Sprintf("and %d more", more))
+		status.Details.Causes = append(status.Details.Causes, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: words[maxFaults]})
+	}
+	status.Message = fmt.Sprintf("%s %q is invalid: %s", o.kind(), o.ref.Name, strings.Join(words, "; "))
+	return status
+}
+
+// The API server shows 4096 characters of warnings, of all webhooks together. Beyond that it cuts each after 256.
+const (
+	roomForWarnings = 3800
+	roomForWarning  = 256
+)
+
+// presentable brings warnings into the form and the room that the API server has for them. It drops those with control
+// characters, says nothing of those for which there is no room, and cuts in the middle of words.
+func presentable(warnings []string) []string {
+	total := 0
+	for i, w := range warnings {
+		warnings[i] = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return ' '
+			}
+			return r
+		}, strings.ToValidUTF8(w, "?"))
+		total += utf8.RuneCountInString(warnings[i])
+	}
+	if total <= roomForWarnings {
+		return warnings
+	}
+	var shown []string
+	left := roomForWarnings
+	for i, w := range warnings {
+		if runes := []rune(w); len(runes) > roomForWarning {
+			w = string(runes[:roomForWarning-1]) + "…"
+		}
+		if left -= utf8.RuneCountInString(w); left < 0 {
+			return append(shown, fmt.Sprintf("and %d more warnings", len(warnings)-i))
+		}
+		shown = append(shown, w)
+	}
+	return shown
+}
