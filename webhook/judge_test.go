@@ -19,11 +19,7 @@ func objectOf(t testing.TB, text string) *object {
 	}
 	u.SetAPIVersion("istio.alibabacloud.com/v1beta1")
 	u.SetNamespace("ns")
-	o, err := newObject(u)
-	if err != nil {
-		t.Fatalf("%v\n%s", err, text)
-	}
-	return o
+	return newObject(u)
 }
 
 func objectsOf(t testing.TB, texts string) (all []*object) {

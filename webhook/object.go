@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,11 +31,8 @@ type mentions struct {
 	anything bool     // it may touch any host
 }
 
-// newObject reads an LLMProvider or LLMRoute as the API server has it. The error says that it is neither.
-func newObject(u *unstructured.Unstructured) (*object, error) {
-	if kind := u.GetKind(); kind != v1beta1.KindLLMProvider && kind != v1beta1.KindLLMRoute {
-		return nil, fmt.Errorf("%q is neither an LLMProvider nor an LLMRoute", kind)
-	}
+// newObject reads an LLMProvider or LLMRoute as the API server has it.
+func newObject(u *unstructured.Unstructured) *object {
 	o := &object{ObjectMeta: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), ResourceVersion: u.GetResourceVersion()}}
 	// Of the metadata no more than what Compile looks at: what a newer API server adds is none of its business.
 	doc, err := json.Marshal(map[string]any{
@@ -58,7 +54,7 @@ func newObject(u *unstructured.Unstructured) (*object, error) {
 			o.content = routing.Objects{Unreadable: []routing.Unreadable{unreadable(o.ref, u)}}
 		}
 	}
-	return o, nil
+	return o
 }
 
 func unreadable(ref routing.Ref, u *unstructured.Unstructured) routing.Unreadable {

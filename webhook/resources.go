@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -92,8 +93,10 @@ func readObject(req *admission.Request, raw runtime.RawExtension) (*unstructured
 	if err := u.UnmarshalJSON(raw.Raw); err != nil {
 		return nil, nil, err
 	}
-	o, err := newObject(u)
-	return u, o, err
+	if kind := u.GetKind(); kind != v1beta1.KindLLMProvider && kind != v1beta1.KindLLMRoute {
+		return nil, nil, fmt.Errorf("%s is not judged here: correct the rules of the ValidatingWebhookConfiguration", kind)
+	}
+	return u, newObject(u), nil
 }
 
 func unjudged(req *admission.Request, err error) admission.Response {

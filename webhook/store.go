@@ -49,7 +49,7 @@ func knownResources(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 // toObject keeps of an object of the API server what judging needs. It may be called again with what it gave.
 func toObject(from any) (any, error) {
 	if u, ok := from.(*unstructured.Unstructured); ok {
-		return newObject(u)
+		return newObject(u), nil
 	}
 	return from, nil
 }
