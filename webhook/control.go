@@ -3,8 +3,150 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
 	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
+const controlUsage = `webhook control writes the status of LLMProviders and LLMRoutes.
+
+  --health ADDR       /livez and /readyz (default :8081)
+  --metrics ADDR      /metrics; 0 for none (default 127.0.0.1:8080)
+  --namespace NAME    of the installation, where the Lease of the leader is (default: the pod's own, else remora-system)
+  --kubeconfig FILE   where the API server is (default: the cluster of the pod)
+  --leader-elect      of several replicas only one writes, and another takes over when it ends (default true)
+`
+
+// What the controller may ask of the API server, a second: enough to judge ten thousand objects within a minute, and little
+// enough that nobody else notices. What is over it waits its turn here.
+const controlRate = 300
+
+// renewTime is how long a leader tries to renew its Lease until it gives up: the manager's default. Single requests get half of it.
+const renewTime = 10 * time.Second
+
+// stopTime is how long what is under way may take to finish when the controller stops.
+const stopTime = 10 * time.Second
+
+// controlFlags is the command line of `webhook control`.
+type controlFlags struct {
+	health, metrics string // addresses
+	namespace       string // of the installation
+	kubeconfig      string
+	leaderElect     bool
+}
+
+func parseControlFlags(args []string) (controlFlags, error) {
+	var f controlFlags
+	set := flag.NewFlagSet("webhook control", flag.ContinueOnError)
+	set.SetOutput(io.Discard) // the caller says what is wrong
+	set.StringVar(&f.health, "health", ":8081", "")
+	set.StringVar(&f.metrics, "metrics", "127.0.0.1:8080", "")
+	set.StringVar(&f.namespace, "namespace", ownNamespace(), "")
+	set.StringVar(&f.kubeconfig, "kubeconfig", "", "")
+	set.BoolVar(&f.leaderElect, "leader-elect", true, "")
+	if err := set.Parse(args); err != nil {
+		return f, fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if set.NArg() > 0 {
+		return f, fmt.Errorf("%w: %q is not a flag", errUsage, set.Arg(0))
+	}
+	return f, nil
+}
+
 // control runs the controller until ctx ends.
-func control(context.Context, []string, io.Writer) error { return errors.New("not written yet") }
+func control(ctx context.Context, args []string, stderr io.Writer) error {
+	f, err := parseControlFlags(args)
+	if errors.Is(err, flag.ErrHelp) {
+		fmt.Fprint(stderr, controlUsage)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	config, err := restConfig(f.kubeconfig)
+	if err != nil {
+		return err
+	}
+	m, err := newController(config, f, newLog(stderr))
+	if err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// newController puts the status writer and what it stands on together.
+func newController(config *rest.Config, f controlFlags, log logr.Logger) (manager.Manager, error) {
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = controlRate, controlRate
+	config.UserAgent = v1beta1.ControllerName + "/" + version
+	scheme := runtime.NewScheme()
+	if err := statusScheme(scheme); err != nil {
+		return nil, fmt.Errorf("the scheme: %w", err)
+	}
+	lock, err := leaderLock(config, f.namespace)
+	if err != nil {
+		return nil, err
+	}
+	stop := stopTime
+	m, err := manager.New(config, manager.Options{
+		Scheme:                              scheme,
+		Logger:                              log,
+		Cache:                               cache.Options{DefaultTransform: keepLittle},
+		LeaderElection:                      f.leaderElect,
+		LeaderElectionResourceLockInterface: lock,
+		LeaderElectionReleaseOnCancel:       true,
+		Metrics:                             metricsserver.Options{BindAddress: f.metrics},
+		HealthProbeBindAddress:              f.health,
+		LivenessEndpointName:                "/livez",
+		ReadinessEndpointName:               "/readyz",
+		GracefulShutdownTimeout:             &stop,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
+	}
+	// A replica that is not the leader is ready too: it has read everything, and can take over at once.
+	synced := func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		defer cancel()
+		if !m.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the objects have not been read yet")
+		}
+		return nil
+	}
+	if err := errors.Join(
+		m.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
+		m.AddReadyzCheck("objects", synced),
+		addStatusWriter(m, log.WithName("status")),
+	); err != nil {
+		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
+	}
+	return m, nil
+}
+
+// leaderLock is the Lease by which replicas agree on who writes. Unlike the manager's own it sends no events about itself,
+// and so needs no right to.
+func leaderLock(config *rest.Config, namespace string) (resourcelock.Interface, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("this replica has no name: %w", err)
+	}
+	identity := resourcelock.ResourceLockConfig{Identity: host + "_" + string(uuid.NewUUID())}
+	lock, err := resourcelock.NewFromKubeconfig(resourcelock.LeasesResourceLock, namespace, v1beta1.ControllerName, identity, config, renewTime)
+	if err != nil {
+		return nil, fmt.Errorf("the Lease %s/%s: %w", namespace, v1beta1.ControllerName, err)
+	}
+	return lock, nil
+}
