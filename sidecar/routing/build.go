@@ -75,7 +75,6 @@ func (c *compiler) build() *Table {
 			}
 		}
 	}
-	t.generation = t.digest()
 	return t
 }
 
@@ -139,7 +138,7 @@ func (c *compiler) routeHost(o *object) *Host {
 		if never {
 			continue // not for this workload
 		}
-		rule := &Rule{Name: r.Name, Owner: o.object, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries)}
+		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries)}
 		rule.Levels = c.levels(o, r, &known)
 		h.Rules = append(h.Rules, rule)
 	}

@@ -12,15 +12,24 @@ import (
 // its hosts are refused. With no workload it judges for any: every selector and label counts as met.
 // The input is not changed.
 func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
-	c := compiler{
-		in: in, workload: forWorkload, secrets: map[secretID]*Secret{}, brokenByHost: map[hostID]*object{}, operations: map[string]map[string]*Operation{},
+	c := judged(in, false)
+	c.workload = forWorkload
+	t := c.build()
+	t.generation = t.digest()
+	return t, c.problems()
+}
+
+// judged gives a compiler that knows all that is wrong with a configuration, and can build the tables
+// of any workloads from it.
+func judged(in Objects, presume bool) *compiler {
+	c := &compiler{
+		in: in, presume: presume, secrets: map[secretID]*Secret{}, brokenByHost: map[hostID]*object{}, operations: map[string]map[string]*Operation{},
 	}
 	c.judgeSecretNames()
 	c.judge()
 	c.settleHosts()
 	c.judgeReferences()
-	t := c.build()
-	return t, c.problems()
+	return c
 }
 
 // object is what both kinds have in common.
@@ -39,6 +48,7 @@ func (o *object) runs() bool { return o.firstInvalid() == nil }
 
 type compiler struct {
 	in        Objects
+	presume   bool // that every Secret exists that is named, with what is needed of it
 	workload  *Workload
 	secrets   map[secretID]*Secret
 	providers []*object

@@ -53,6 +53,9 @@ func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refu
 	if ref == nil {
 		return NewKey(conf.APIKey), nil
 	}
+	if c.presume {
+		return NewKey(ref.Name + "/" + secretKey(ref)), nil
+	}
 	s := c.secrets[secretID{namespace, ref.Name}]
 	if s == nil {
 		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, ref.Name)}
@@ -73,6 +76,9 @@ func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *
 	t := o.provider.Spec.TLS
 	if t == nil || t.ClientCertificateRef == nil {
 		return "", Key{}, nil
+	}
+	if c.presume {
+		return t.ClientCertificateRef.Name, Key{}, nil
 	}
 	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
 	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]

@@ -60,6 +60,7 @@ type Refusal struct {
 type Rule struct {
 	Name    string // may be empty
 	Owner   Ref    // the route, or the provider without one
+	number  int    // its place in the route, from 1
 	matches []match
 	// Levels are the backends by priority, first to last. There is at least one level.
 	Levels   []Level
