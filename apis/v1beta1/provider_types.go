@@ -2,26 +2,29 @@ package v1beta1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// LLMProvider is one LLM API: where it is, how it is spoken to, which model is asked for and which key
-// pays. Once it exists, a plain HTTP call of a pod to its host goes out as HTTPS, with the path, the
-// model and the key filled in. No LLMRoute is needed for that.
+// LLMProvider is one LLM API: where it is, how it is spoken to, which model
+// is asked for and which key pays. Once it exists, a plain HTTP call of a pod
+// to its host goes out as HTTPS, with the path, the model and the key filled
+// in. No LLMRoute is needed for that.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:categories=llm,shortName=llmp
 // +kubebuilder:metadata:labels="app.kubernetes.io/part-of=remora"
-// +kubebuilder:printcolumn:name="Host",type=string,JSONPath=`.spec.host`
-// +kubebuilder:printcolumn:name="Model",type=string,JSONPath=`.spec.configs.defaultConfig.openAIConfig.model`
-// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
-// +kubebuilder:printcolumn:name="Resolved",type=string,JSONPath=`.status.conditions[?(@.type=="ResolvedRefs")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`
-// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[*].message`
+// +kubebuilder:printcolumn:name="Host",type=string,JSONPath=`.spec.host`,description="The DNS name of the API."
+// +kubebuilder:printcolumn:name="Model",type=string,JSONPath=`.spec.configs.defaultConfig.openAIConfig.model`,description="The model that is asked for, unless a rule has one of its own."
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`,description="Whether it is valid and in use."
+// +kubebuilder:printcolumn:name="Resolved",type=string,JSONPath=`.status.conditions[?(@.type=="ResolvedRefs")].status`,description="Whether everything that it names exists."
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].reason`,description="Why it is not accepted, or else which reference is not resolved."
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].message`,description="What is wrong, and what to do."
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type LLMProvider struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Where the API is, and what is filled in into requests to it.
 	Spec LLMProviderSpec `json:"spec"`
+	// Whether it is in use, and if not, why. Written by Remora's controller.
 	// +optional
 	Status Status `json:"status,omitempty"`
 }
@@ -39,42 +42,57 @@ type LLMProviderList struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && size(self.configs.defaultConfig.openAIConfig.apiKey) > 0) || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
 type LLMProviderSpec struct {
-	// The pods that may use this provider, by their labels. Absent means every pod of the namespace.
-	// Two providers may share a host if no pod can have the labels of both: some label key is in both
-	// selectors, with different values.
+	// The pods that may use this provider, by their labels. Absent means every
+	// pod of the namespace. Two providers may share a host if no pod can have the
+	// labels of both: some label key is in both selectors, with different values.
 	// +optional
 	WorkloadSelector *WorkloadSelector `json:"workloadSelector,omitempty"`
 
-	// The DNS name (or IPv4 address) of the API, such as dashscope.aliyuncs.com: no scheme, port, path
-	// or wildcard. It is the name that the app calls, the name that is resolved and the name that the
-	// certificate must bear. Upper and lower case are the same. A short name also stands for its forms
-	// with the namespace, as in an LLMRoute. Where two objects claim one host, the
+	// The DNS name (or IPv4 address) of the API, such as dashscope.aliyuncs.com:
+	// no scheme, port, path or wildcard. It is the name that the app calls, the
+	// name that is resolved and the name that the certificate must bear. Upper
+	// and lower case are the same. A short name also stands for its forms with
+	// the namespace, as in an LLMRoute. Where two objects claim one host, the
 	// older one keeps it, then the one with the lesser name.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
 	Host string `json:"host"`
 
-	// The path of the chat completions operation at the provider. The paths of the other operations
-	// (embeddings, models and so on) are put in the place of its ending /chat/completions.
+	// The path of the chat completions operation at the provider. The paths of
+	// the other operations (embeddings, models and so on) are put in the place of
+	// its ending /chat/completions.
 	// +kubebuilder:default="/v1/chat/completions"
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^(/[^\s#?]*)?$`
 	// +optional
 	Path string `json:"path,omitempty"`
 
-	// The TCP port of the API. Default: 443, or 80 when tls.mode is DISABLE. An addition of Remora.
+	// The TCP port of the API. Default: 443, or 80 when tls.mode is DISABLE. An
+	// addition of Remora.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	// +optional
 	Port *int32 `json:"port,omitempty"`
 
-	// How the connection to the provider is secured. Absent means TLS, verified against the system's
-	// and the installation's trusted certificates. An addition of Remora.
+	// How the connection to the provider is secured. Absent means TLS, verified
+	// against the system's and the installation's trusted certificates. An
+	// addition of Remora.
 	// +optional
 	TLS *ProviderTLS `json:"tls,omitempty"`
 
-	// What is filled in into requests: for all of them, and for single rules of LLMRoutes.
+	// What is filled in into requests: for all of them, and for single rules of
+	// LLMRoutes.
+	//
+	//	configs:
+	//	  defaultConfig:
+	//	    openAIConfig:
+	//	      model: qwen-1.8b-chat
+	//	      apiKeyRef: {name: dashscope, key: apiKey}
+	//	  routeSpecificConfigs:
+	//	    vip-route:
+	//	      openAIConfig:
+	//	        model: qwen-turbo
 	// +optional
 	Configs ProviderConfigs `json:"configs,omitempty"`
 }
@@ -86,7 +104,8 @@ type WorkloadSelector struct {
 	Labels map[string]string `json:"labels,omitempty"`
 }
 
-// TLSMode says how a connection to a provider is secured. The words are those of Istio's DestinationRule.
+// TLSMode says how a connection to a provider is secured. The words are those
+// of Istio's DestinationRule.
 //
 // +kubebuilder:validation:Enum=SIMPLE;MUTUAL;DISABLE;""
 type TLSMode string
@@ -107,28 +126,32 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.clientCertificateRef) || (has(self.mode) && self.mode == 'MUTUAL')",message="clientCertificateRef needs mode MUTUAL"
 // +kubebuilder:validation:XValidation:rule="!has(self.mode) || self.mode != 'DISABLE' || !((has(self.sni) && size(self.sni) > 0) || has(self.caBundle))",message="sni and caBundle have no meaning with mode DISABLE: remove them"
 type ProviderTLS struct {
-	// SIMPLE (default): TLS, the provider's certificate is verified. MUTUAL: the proxy also presents
-	// the certificate of clientCertificateRef. DISABLE: plain HTTP, for servers inside the cluster.
+	// SIMPLE (default): TLS, the provider's certificate is verified. MUTUAL: the
+	// proxy also presents the certificate of clientCertificateRef. DISABLE: plain
+	// HTTP, for servers inside the cluster.
 	// +kubebuilder:default=SIMPLE
 	// +optional
 	Mode TLSMode `json:"mode,omitempty"`
 
-	// The server name asked for in the TLS handshake and expected in the certificate. Default: host.
+	// The server name asked for in the TLS handshake and expected in the
+	// certificate. Default: host.
 	// +kubebuilder:validation:MaxLength=253
 	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	SNI string `json:"sni,omitempty"`
 
-	// Certificates (PEM, base64) that are trusted for this provider, instead of the system's and the
-	// installation's.
+	// Certificates (PEM, base64) that are trusted for this provider, instead of
+	// the system's and the installation's.
 	// +optional
 	CABundle []byte `json:"caBundle,omitempty"`
 
-	// A Secret of type kubernetes.io/tls in the provider's namespace, for mode MUTUAL.
+	// A Secret of type kubernetes.io/tls in the provider's namespace, for mode
+	// MUTUAL.
 	// +optional
 	ClientCertificateRef *LocalObjectReference `json:"clientCertificateRef,omitempty"`
 
-	// Allows a key to be sent in plain text when mode is DISABLE: whoever sees the traffic has the key.
+	// Allows a key to be sent in plain text when mode is DISABLE: whoever sees
+	// the traffic has the key.
 	// +optional
 	AllowInsecureKey bool `json:"allowInsecureKey,omitempty"`
 }
@@ -158,18 +181,21 @@ type SecretKeyReference struct {
 
 // ProviderConfigs is what is filled in into requests to a provider.
 type ProviderConfigs struct {
-	// Used for every request, unless routeSpecificConfigs has something else to say.
+	// Used for every request, unless routeSpecificConfigs has something else to
+	// say.
 	// +optional
 	DefaultConfig ProviderConfig `json:"defaultConfig,omitempty"`
 
-	// Used for requests that matched the LLMRoute rule of that name. What an entry leaves out comes
-	// from defaultConfig; apiKey and apiKeyRef count as one.
+	// Used for requests that matched the LLMRoute rule of that name. What an
+	// entry leaves out comes from defaultConfig; apiKey and apiKeyRef count as
+	// one.
 	// +kubebuilder:validation:MaxProperties=256
 	// +optional
 	RouteSpecificConfigs map[string]ProviderConfig `json:"routeSpecificConfigs,omitempty"`
 }
 
-// ProviderConfig is what is filled in into requests, by the protocol that the provider speaks.
+// ProviderConfig is what is filled in into requests, by the protocol that the
+// provider speaks.
 type ProviderConfig struct {
 	// For providers that speak OpenAI's protocol.
 	// +optional
@@ -180,32 +206,35 @@ type ProviderConfig struct {
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && size(self.apiKey) > 0 && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
 type OpenAIConfig struct {
-	// The model that is asked for, in place of the app's own choice, in chat completions, completions
-	// and responses. Absent: the app's own.
+	// The model that is asked for, in place of the app's own choice, in chat
+	// completions, completions and responses. Absent: the app's own.
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	Model string `json:"model,omitempty"`
 
-	// true: answers are streamed where the app does not say whether they should be. false is never
-	// written into a request.
+	// true: answers are streamed where the app does not say whether they should
+	// be. false is never written into a request.
 	// +optional
 	Stream *bool `json:"stream,omitempty"`
 
-	// The key, sent as a bearer token in place of the app's own credentials. Whoever may read this
-	// object has it: prefer apiKeyRef.
+	// The key, sent as a bearer token in place of the app's own credentials.
+	// Whoever may read this object has it: prefer apiKeyRef.
 	// +kubebuilder:validation:MaxLength=8192
 	// +kubebuilder:validation:Pattern=`^[!-~]*$`
 	// +optional
 	APIKey string `json:"apiKey,omitempty"`
 
-	// The key, from a Secret in the provider's namespace. An addition of Remora.
+	// The key, from a Secret in the provider's namespace; make it with kubectl
+	// create secret generic NAME --from-literal=apiKey=... An addition of Remora.
 	// +optional
 	APIKeyRef *SecretKeyReference `json:"apiKeyRef,omitempty"`
 }
 
 // Status is what the controller found out about an object.
 type Status struct {
-	// Accepted: the object is valid and in use. ResolvedRefs: everything that it names exists.
+	// Two of them. Accepted: the object is valid and in use. ResolvedRefs:
+	// everything that it names, providers and Secrets, exists. Where one is
+	// False, its reason is a short word and its message says what is wrong.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
