@@ -76,7 +76,6 @@ func (in *Installation) build(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", in.binaries, "./webhook", "./sidecar")
 	cmd.Dir = root()
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
