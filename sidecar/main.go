@@ -55,6 +55,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.Is(err, launch.ErrNoConfiguration):
+		fmt.Fprintf(stderr, "sidecar: %v\nsidecar help explains the commands.\n", err)
+		return exitUsage
 	case !errors.Is(err, errInvalid):
 		fmt.Fprintf(stderr, "sidecar: %v\n", err)
 	}

@@ -79,6 +79,10 @@ func TestExitCodesTellUseFromFailure(t *testing.T) {
 	f(2, "sidecar help", "serve")
 	f(2, "--listen", "proxy", "--config", config, "--listen", "0.0.0.0:0")
 	f(1, "no such file or directory", "check", "--config", config+"x")
+	anywhere := []string{"proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0"}
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	f(2, "--config is missing", anywhere...)
+	f(1, "--kubeconfig "+config+"x: ", append(anywhere, "--kubeconfig", config+"x")...)
 	f(1, "--config "+config+"x: ", "proxy", "--config", config+"x", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0")
 	f(1, "--trusted-ca "+config, "proxy", "--config", config, "--trusted-ca", config)
 	f(1, "--trusted-ca", "proxy", "--config", config, "--trusted-ca", config+"x")

@@ -17,7 +17,6 @@ import (
 	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/proxy"
 	"remora.dev/remora/sidecar/snapshot"
-	"remora.dev/remora/sidecar/watch"
 )
 
 // How long requests may take to finish after the first signal to stop. Kubernetes kills after 30 seconds.
@@ -48,18 +47,18 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	go func() { failed <- status.ServeHealth(l.health) }()
 	go func() { failed <- status.ServeAdmin(l.admin) }()
 
-	files := &watch.Files{Path: a.Config, Labels: a.Labels, Log: log.WithName("watch"), Store: store}
-	if err := files.Load(); err != nil {
-		return fmt.Errorf("--config %s: %w", a.Config, err)
+	followed, err := open(a, log.WithName("watch"), store)
+	if err != nil {
+		return err
 	}
 	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted})
 	if err != nil {
 		return err
 	}
-	followed := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(followed)
-		files.Run(ctx)
+		defer close(ended)
+		followed.Run(ctx)
 	}()
 	for _, app := range l.apps {
 		go func() { failed <- p.Serve(app) }()
@@ -85,8 +84,8 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	defer cancel()
 	_ = status.Shutdown(drain) // nobody is left to wait for an answer
 	select {
-	case <-followed:
-	case <-drain.Done(): // a file system that hangs does not hold up the end
+	case <-ended:
+	case <-drain.Done(): // a file system or network that hangs does not hold up the end
 	}
 	return cause
 }

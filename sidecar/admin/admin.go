@@ -100,10 +100,22 @@ func (s *Server) readyz(c *fasthttp.RequestCtx) {
 	case s.draining.Load():
 		say(c, fasthttp.StatusServiceUnavailable, "not ready: shutting down")
 	case !current.Ready:
-		say(c, fasthttp.StatusServiceUnavailable, "not ready: no configuration has been read yet")
+		say(c, fasthttp.StatusServiceUnavailable, "not ready: no configuration has been read yet%s", outage(current, "; "))
 	default:
-		say(c, fasthttp.StatusOK, "ok generation=%s", current.Table.Generation())
+		say(c, fasthttp.StatusOK, "ok generation=%s%s", current.Table.Generation(), outage(current, "; "))
 	}
+}
+
+// outage tells that the API server is away, after mark; nothing where it is not.
+func outage(s *snapshot.Snapshot, mark string) string {
+	if s.Outage == nil {
+		return ""
+	}
+	text := mark + "the API server has not been reachable since " + s.Outage.Since.UTC().Format(time.RFC3339)
+	if !s.Outage.Saved.IsZero() {
+		text += mark + "the configuration is the one that was saved at " + s.Outage.Saved.UTC().Format(time.RFC3339)
+	}
+	return text
 }
 
 func index(c *fasthttp.RequestCtx) {
@@ -118,6 +130,9 @@ func (s *Server) config(c *fasthttp.RequestCtx) {
 	fmt.Fprintf(&b, "# generation %s\n", current.Table.Generation())
 	if !current.Ready {
 		b.WriteString("# no configuration has been read yet\n")
+	}
+	if current.Outage != nil {
+		b.WriteString(strings.TrimPrefix(outage(current, "\n# "), "\n") + "\n")
 	}
 	for _, p := range current.Problems {
 		fmt.Fprintf(&b, "# %s  %s  %s\n", p.Severity, p.Object, strings.ReplaceAll(p.String(), "\n", " "))

@@ -22,12 +22,21 @@ const (
 	DefaultHealth  = ":14021"
 )
 
-// Args is a command line. Parse fills in the defaults of Admin and Health.
+// Args is a command line. Parse fills in the defaults of Admin, Health and Keys.
 type Args struct {
 	// Command is one of Proxy, Check, Version, Help.
 	Command string
-	// Config is a file or folder of YAML.
+	// Config is a file or folder of YAML. Empty: the configuration is in Kubernetes.
 	Config string
+	// Kubeconfig is a file that says how to reach Kubernetes. Empty, like Config: as pods do.
+	Kubeconfig string
+	// Namespace is the one in Kubernetes whose configuration is followed. Empty: that of the credentials.
+	Namespace string
+	// Keys is the name of the Secret in Namespace with the values that the configuration refers to. Parse fills in
+	// v1beta1.KeysSecret where the configuration is in Kubernetes.
+	Keys string
+	// LastGood is a file for the configuration in use, for starts without Kubernetes; may be empty.
+	LastGood string
 	// Listen is where apps reach the proxy: IP and port, loopback only. Empty: see Listeners.
 	Listen []string
 	// Admin is where the running configuration is shown: IP and port, loopback only.
@@ -69,6 +78,10 @@ func (a Args) Strings() []string {
 		}
 	}
 	add("config", a.Config)
+	add("kubeconfig", a.Kubeconfig)
+	add("namespace", a.Namespace)
+	add("keys", a.Keys)
+	add("last-good", a.LastGood)
 	for _, address := range a.Listen {
 		add("listen", address)
 	}

@@ -22,6 +22,9 @@ func TestParseReadsEveryCommand(t *testing.T) {
 		Args{Command: Proxy, Config: "a", Listen: []string{"127.0.0.1:0", "[::1]:80"}, Admin: "127.0.0.2:1", Health: "10.0.0.1:2",
 			TrustedCA: "ca.pem", Labels: map[string]string{"app": "sleep", "remora.dev/x": ""}})
 	f("proxy --config a --health [::]:1", Args{Command: Proxy, Config: "a", Admin: DefaultAdmin, Health: "[::]:1"})
+	f("proxy", Args{Command: Proxy, Keys: "remora-sidecar-keys", Admin: DefaultAdmin, Health: DefaultHealth})
+	f("proxy --kubeconfig k --namespace team --keys other --last-good /run/x/y",
+		Args{Command: Proxy, Kubeconfig: "k", Namespace: "team", Keys: "other", LastGood: "/run/x/y", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("check --config a --labels tier=gold", Args{Command: Check, Config: "a", Labels: map[string]string{"tier": "gold"}})
 	f("version", Args{Command: Version})
 	f("--version", Args{Command: Version})
@@ -48,7 +51,6 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("", "command", "sidecar proxy --config")
 	f("serve", `"serve"`, "proxy, check")
 	f("--config a proxy", "--config comes before the command")
-	f("proxy", "--config is missing", "sidecar proxy --config")
 	f("check", "--config is missing", "sidecar check --config")
 	f("proxy --config", "--config has no value")
 	f("proxy --config --listen 127.0.0.1:1", "--config has no value")
@@ -60,6 +62,13 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("proxy --config a --port 1", "--port is not a flag of sidecar proxy", "--listen")
 	f("check --config a --listen 127.0.0.1:1", "--listen is not a flag of sidecar check", "--labels")
 	f("proxy --config a -v", "-v is not a flag", "long names")
+	f("proxy --config a --kubeconfig b", "--config and --kubeconfig exclude each other")
+	f("proxy --config a --namespace b", "--config and --namespace exclude each other")
+	f("proxy --config a --keys b", "--config and --keys exclude each other")
+	f("proxy --config a --last-good b", "--config and --last-good exclude each other")
+	f("proxy --namespace A", "--namespace", `"A" is not the name of a namespace`)
+	f("proxy --keys a_b", "--keys", `"a_b" is not the name of a Secret`)
+	f("check --config a --kubeconfig b", "--kubeconfig is not a flag of sidecar check")
 	f("version --config a", "--config", "no flags")
 	f("proxy --config a --listen 0.0.0.0:1", "--listen", "anyone on the network could spend the keys", DefaultListen)
 	f("proxy --config a --listen [::]:1", "--listen", "anyone on the network could spend the keys")
@@ -83,6 +92,7 @@ func TestACommandLineThatIsWrittenIsReadBackTheSame(t *testing.T) {
 	for _, want := range []Args{
 		{Command: Proxy, Config: "/etc/remora", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Proxy, Config: "--odd name", Listen: []string{"127.0.0.1:1", "[::1]:1"}, Admin: "[::1]:2", Health: ":3", TrustedCA: "a=b", Labels: map[string]string{"b": "1", "a": "", "x.y/z": "q"}},
+		{Command: Proxy, Kubeconfig: "a b", Namespace: "team-a", Keys: "keys", LastGood: "=", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Check, Config: "a", Labels: map[string]string{"a": "b"}},
 		{Command: Version},
 		{Command: Help},

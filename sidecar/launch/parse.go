@@ -2,17 +2,20 @@ package launch
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
 // flags says which flags each command has.
 var flags = map[string][]string{
-	Proxy:   {"config", "listen", "admin", "health", "trusted-ca", "labels"},
+	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "admin", "health", "trusted-ca", "labels"},
 	Check:   {"config", "labels"},
 	Version: nil,
 	Help:    nil,
@@ -59,14 +62,32 @@ func Parse(args []string) (Args, error) {
 		}
 		rest = left
 	}
-	if slices.Contains(allowed, "config") && a.Config == "" {
-		return Args{}, fmt.Errorf("--config is missing: name a file or folder of YAML, such as: sidecar %s --config config/samples/asm", a.Command)
-	}
-	if a.Command == Proxy {
+	switch a.Command {
+	case Check:
+		if a.Config == "" {
+			return Args{}, errors.New("--config is missing: name a file or folder of YAML, such as: sidecar check --config config/samples/asm")
+		}
+	case Proxy:
+		for _, name := range ofKubernetes {
+			if a.Config != "" && seen[name] {
+				return Args{}, fmt.Errorf("--config and --%s exclude each other: the configuration comes from files or from Kubernetes", name)
+			}
+		}
+		if a.Config == "" {
+			a.Keys = cmp.Or(a.Keys, v1beta1.KeysSecret)
+		}
 		a.Admin, a.Health = cmp.Or(a.Admin, DefaultAdmin), cmp.Or(a.Health, DefaultHealth)
 	}
 	return a, nil
 }
+
+// ofKubernetes are the flags that mean nothing for files.
+var ofKubernetes = []string{"kubeconfig", "namespace", "keys", "last-good"}
+
+// ErrNoConfiguration says that a command line names no configuration and that there is none where it runs, which
+// only the process can find out.
+var ErrNoConfiguration = errors.New("--config is missing: name a file or folder of YAML, such as: sidecar proxy --config config/samples/asm; " +
+	"or follow Kubernetes with --kubeconfig FILE; only in a pod (KUBERNETES_SERVICE_HOST is not set here) neither is needed")
 
 // next takes a flag and its value from the front of args.
 func next(args []string) (name, value string, rest []string, err error) {
@@ -101,6 +122,20 @@ func (a *Args) set(name, value string) (err error) {
 	switch name {
 	case "config":
 		a.Config = value
+	case "kubeconfig":
+		a.Kubeconfig = value
+	case "last-good":
+		a.LastGood = value
+	case "namespace":
+		a.Namespace = value
+		if why := validation.IsDNS1123Label(value); len(why) > 0 {
+			return fmt.Errorf("%q is not the name of a namespace: %s", value, why[0])
+		}
+	case "keys":
+		a.Keys = value
+		if why := validation.IsDNS1123Subdomain(value); len(why) > 0 {
+			return fmt.Errorf("%q is not the name of a Secret: %s", value, why[0])
+		}
 	case "trusted-ca":
 		a.TrustedCA = value
 	case "listen":

@@ -6,6 +6,7 @@ const commands = "use proxy, check, version or help, such as: sidecar proxy --co
 const Usage = `sidecar: sends an app's plain HTTP calls to LLM providers, with path, model, key and HTTPS filled in.
 
   sidecar proxy --config PATH [flags]   serve apps on this machine, following PATH while it changes
+  sidecar proxy [flags]                 the same in a pod, or with --kubeconfig, following the objects in Kubernetes
   sidecar check --config PATH           print every problem of a configuration; exit 1 if something is invalid
   sidecar version                       print the version
   sidecar help                          print this
@@ -19,6 +20,11 @@ Try it:
 Flags:
 
   --config PATH       a file or folder of YAML: LLMProvider, LLMRoute, and the Secrets that they name
+  --kubeconfig FILE   follow LLMProviders, LLMRoutes and one Secret in Kubernetes (default, in a pod: its service account)
+  --namespace NS      the namespace they are in (default: that of the kubeconfig's context, or of the pod)
+  --keys NAME         the Secret with the entries SECRET_KEY for what they name (default remora-sidecar-keys)
+  --last-good FILE    where the running configuration is kept, with keys, for a start while Kubernetes is away; no other
+                      user may write to its folder, which is made if it is missing
   --listen ADDR       where apps reach the proxy: IP and port, loopback only; may be repeated
                       (default 127.0.0.1:14001 and [::1]:14001)
   --admin ADDR        where /config shows the running configuration, loopback only (default 127.0.0.1:14020)

@@ -5,6 +5,7 @@ package snapshot
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"remora.dev/remora/sidecar/routing"
 )
@@ -15,6 +16,24 @@ type Snapshot struct {
 	Problems []routing.Problem
 	// Ready says that the configuration has been read at least once.
 	Ready bool
+	// Outage is set while the API server does not tell what the configuration is. It does not keep the
+	// configuration from being in use.
+	Outage *Outage
+}
+
+// Outage is a time in which the API server is away.
+type Outage struct {
+	Since time.Time
+	// Saved is when the configuration was written to disk, if it was read from there. Else it is zero.
+	Saved time.Time
+}
+
+// Equal compares two outages; nil is none.
+func (o *Outage) Equal(p *Outage) bool {
+	if o == nil || p == nil {
+		return o == p
+	}
+	return o.Since.Equal(p.Since) && o.Saved.Equal(p.Saved)
 }
 
 // Store holds the current Snapshot behind one atomic pointer.

@@ -16,22 +16,31 @@ type version struct {
 	stamp metav1.Time
 }
 
+// history is what ran last, object by object. It belongs to one goroutine.
+type history struct{ accepted map[key]*version }
+
 // compile makes a table of what is written, with the last good version of each object whose edit is
 // refused, and remembers what runs.
+func (h *history) compile(all *set, workload *routing.Workload) (*routing.Table, []finding) {
+	for {
+		table, problems := routing.Compile(all.input(), workload)
+		if all.refuse(problems) {
+			continue // each object once, so this ends
+		}
+		h.remember(all, problems)
+		return table, all.locate(problems)
+	}
+}
+
+// compile judges what the files say now.
 func (s *source) compile(now time.Time) (*routing.Table, []finding, *set) {
 	all := s.gather(now)
 	workload := s.workload
 	if workload != nil {
 		workload = &routing.Workload{Namespace: all.namespace, Labels: workload.Labels}
 	}
-	for {
-		table, problems := routing.Compile(all.input(), workload)
-		if all.refuse(problems) {
-			continue // each object once, so this ends
-		}
-		s.remember(all, problems)
-		return table, all.locate(problems), all
-	}
+	table, findings := s.history.compile(all, workload)
+	return table, findings, all
 }
 
 // refuse puts the last good version in the place of each edit that is invalid, and tells whether there
@@ -58,7 +67,7 @@ func (s *set) refuse(problems []routing.Problem) (any bool) {
 }
 
 // remember keeps what runs now, for when an edit of it is refused.
-func (s *source) remember(all *set, problems []routing.Problem) {
+func (h *history) remember(all *set, problems []routing.Problem) {
 	invalid := map[routing.Ref]bool{}
 	for _, p := range problems {
 		if p.Severity == routing.Invalid {
@@ -75,7 +84,7 @@ func (s *source) remember(all *set, problems []routing.Problem) {
 			accepted[k] = c.before
 		}
 	}
-	s.accepted = accepted
+	h.accepted = accepted
 }
 
 // finding is a problem and where it is written.

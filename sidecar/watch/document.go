@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/types"
 	yaml "sigs.k8s.io/yaml/goyaml.v2"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -22,6 +23,7 @@ type document struct {
 	line     int
 	sum      [sha256.Size]byte
 	ref      routing.Ref // without a namespace where the document names none
+	uid      types.UID   // of the API server: tells an edited object from another of its name; empty in files
 	provider *v1beta1.LLMProvider
 	route    *v1beta1.LLMRoute
 	secret   *routing.Secret
@@ -163,6 +165,11 @@ func decode(text []byte) ([]document, error) {
 	if err != nil {
 		return nil, err
 	}
+	return documentsOf(&in, ref, text), nil
+}
+
+// documentsOf gives what has been decoded from text; ref is the object that it says it is.
+func documentsOf(in *routing.Objects, ref routing.Ref, text []byte) []document {
 	var all []document
 	for i := range in.Providers {
 		p := &in.Providers[i]
@@ -174,7 +181,7 @@ func decode(text []byte) ([]document, error) {
 	}
 	for i := range in.Secrets {
 		s := &in.Secrets[i]
-		all = append(all, document{ref: refOf("Secret", s.Namespace, s.Name), secret: s, key: len(s.Data) > 0})
+		all = append(all, document{ref: refOf(secretKind, s.Namespace, s.Name), secret: s, key: len(s.Data) > 0})
 	}
 	for i := range in.Unreadable {
 		all = append(all, document{ref: in.Unreadable[i].Object, bad: &in.Unreadable[i], key: looksLikeKey(text)})
@@ -182,7 +189,7 @@ func decode(text []byte) ([]document, error) {
 	if len(all) == 0 && ref.Kind != "" {
 		all = append(all, document{ref: ref})
 	}
-	return all, nil
+	return all
 }
 
 // errMore says that a document has an end before its text has. The YAML decoder would read no further.
@@ -214,7 +221,7 @@ func refOf(kind, namespace, name string) routing.Ref {
 var (
 	onlyVariable = regexp.MustCompile(`^\$\{[^}]*\}$`)
 	inlineKey    = regexp.MustCompile(`\bapiKey["']?[ \t]*:[ \t]*["']?[^\s"'$#]`)
-	secretKind   = regexp.MustCompile(`\bkind["']?[ \t]*:[ \t]*["']?Secret\b`)
+	secretText   = regexp.MustCompile(`\bkind["']?[ \t]*:[ \t]*["']?Secret\b`)
 )
 
 func providerHasKey(p *v1beta1.LLMProvider) bool {
@@ -231,4 +238,4 @@ func providerHasKey(p *v1beta1.LLMProvider) bool {
 }
 
 // looksLikeKey judges text that could not be read as an object.
-func looksLikeKey(text []byte) bool { return inlineKey.Match(text) || secretKind.Match(text) }
+func looksLikeKey(text []byte) bool { return inlineKey.Match(text) || secretText.Match(text) }

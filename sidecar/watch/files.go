@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -78,7 +77,9 @@ func (f *Files) refresh() error {
 	}
 	f.lost = nil
 	table, findings, all := f.source.compile(now)
-	f.publish(table, append(f.source.faults(), findings...), all)
+	before := f.findings
+	f.findings = append(f.source.faults(), findings...)
+	publish(f.Log, f.Store, &snapshot.Snapshot{Table: table, Problems: problemsOf(f.findings), Ready: true}, f.findings, before, all)
 	return nil
 }
 
@@ -102,49 +103,4 @@ func (f *Files) lose(err error) {
 	}
 	f.lost, f.findings = err, append([]finding{lost}, f.intact...)
 	f.Store.Publish(&snapshot.Snapshot{Table: current.Table, Problems: problemsOf(f.findings), Ready: current.Ready})
-}
-
-// publish replaces the snapshot if the new one differs, and logs what is new in it.
-func (f *Files) publish(table *routing.Table, findings []finding, all *set) {
-	current, before := f.Store.Load(), f.findings
-	f.findings = findings
-	problems := problemsOf(findings)
-	if current.Ready && current.Table.Generation() == table.Generation() && slices.Equal(current.Problems, problems) {
-		return
-	}
-	f.Store.Publish(&snapshot.Snapshot{Table: table, Problems: problems, Ready: true})
-
-	counts := map[routing.Severity]int{}
-	for _, p := range problems {
-		counts[p.Severity]++
-	}
-	f.Log.Info("configuration in use", "generation", table.Generation(), "objects", all.objects, "hosts", all.hosts(),
-		"invalid", counts[routing.Invalid], "unresolved", counts[routing.Unresolved], "warnings", counts[routing.Warning])
-	for _, n := range all.ignored {
-		f.Log.V(1).Info("object of another kind is ignored", "kind", n.object.Kind, "name", n.object.Name, "at", n.at.String())
-	}
-	known := map[routing.Problem]bool{}
-	for _, b := range before {
-		known[b.Problem] = true
-	}
-	for _, n := range findings {
-		if known[n.Problem] {
-			continue
-		}
-		known[n.Problem] = true
-		values := []any{"object", n.Object.String(), "at", n.at.String(), "code", string(n.Code), "field", n.Field, "problem", n.Message}
-		if n.Severity == routing.Invalid {
-			f.Log.Error(nil, "configuration is invalid", values...)
-		} else {
-			f.Log.Info("configuration has a problem", append(values, "severity", n.Severity.String())...)
-		}
-	}
-}
-
-func problemsOf(findings []finding) []routing.Problem {
-	var all []routing.Problem
-	for _, f := range findings {
-		all = append(all, f.Problem)
-	}
-	return all
 }

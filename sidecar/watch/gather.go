@@ -119,12 +119,13 @@ func (s *source) gather(now time.Time) *set {
 					Message: fmt.Sprintf("there is another %s: rename one of them, or remove it", ref),
 				})
 			default:
-				c := &candidate{document: d, at: at, ref: ref, before: s.accepted[k]}
+				c := &candidate{document: d, at: at, ref: ref, before: s.history.accepted[k]}
 				c.stamp = s.stamp(c, first)
 				all.candidates = append(all.candidates, c)
 			}
 		}
 	}
+	all.incomplete = all.incomplete || !all.configured()
 	return all
 }
 
@@ -164,7 +165,7 @@ func (s *source) choose(namespace string) map[key]*document {
 			}
 			k := key{d.ref.Kind, d.ref.Name}
 			score := 1
-			if v := s.accepted[k]; v != nil {
+			if v := s.history.accepted[k]; v != nil {
 				if v.file == f.name {
 					score += 2
 				}
@@ -214,7 +215,7 @@ func (s *set) configured() bool {
 
 // input gives Compile what is written.
 func (s *set) input() routing.Objects {
-	in := routing.Objects{Secrets: []routing.Secret{}, Incomplete: s.incomplete || !s.configured(), Unreadable: slices.Clone(s.aside)}
+	in := routing.Objects{Secrets: []routing.Secret{}, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
 	for _, c := range s.candidates {
 		d, stamp := c.document, c.stamp
 		if c.refused != nil {

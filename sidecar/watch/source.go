@@ -32,7 +32,7 @@ type source struct {
 	listing   *listing
 	files     []*file
 	namespace string
-	accepted  map[key]*version
+	history   history
 	clock     time.Time // of the last change
 }
 
@@ -49,7 +49,7 @@ type file struct {
 }
 
 func newSource(path string, workload *routing.Workload) *source {
-	return &source{path: filepath.Clean(path), workload: workload, accepted: map[key]*version{}}
+	return &source{path: filepath.Clean(path), workload: workload}
 }
 
 // read takes in what PATH holds now and tells whether that differs from before. With errMoving it is to

@@ -1,0 +1,118 @@
+package watch
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/sidecar/routing"
+)
+
+const secretKind = "Secret"
+
+// arrival is what is kept of an object that the API server told.
+type arrival struct {
+	uid     types.UID
+	version string // for comparison only
+	sum     [sha256.Size]byte
+	at      place
+	docs    []document // one, or those of the Secrets whose entries are in the Secret of keys
+}
+
+// arrive takes in an object as it is now. before is what is kept of the same name, or nil; it is also what comes back
+// where nothing has changed that anybody here looks at.
+func arrive(kind string, o *wireObject, before *arrival) *arrival {
+	text := o.raw
+	if kind != secretKind {
+		text = o.essence(kind)
+	}
+	sum := sha256.Sum256(text)
+	if before != nil && before.uid == o.UID && before.sum == sum {
+		before.version = o.ResourceVersion
+		return before
+	}
+	a := &arrival{uid: o.UID, version: o.ResourceVersion, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
+	if kind == secretKind {
+		a.docs = secretsIn(o)
+		return a
+	}
+	ref := refOf(kind, o.Namespace, o.Name)
+	var in routing.Objects
+	d := document{}
+	if _, err := in.Decode(text, o.Namespace); err == nil {
+		d = documentsOf(&in, ref, nil)[0]
+	} else {
+		// It has a kind and is JSON, so this cannot be. Which hosts it names is not known then, so every host may be its.
+		d.bad = &routing.Unreadable{Object: ref, Hosts: []string{"*"}, Claims: []string{"*"}, Problems: []routing.Problem{
+			{Object: ref, Severity: routing.Invalid, Code: routing.UnreadableObject, Message: "cannot be read"},
+		}}
+	}
+	d.ref, d.uid, d.sum = ref, o.UID, sum
+	a.docs = []document{d}
+	return a
+}
+
+// essence gives the text of an object without what costs memory and decides nothing: managed fields, annotations,
+// labels and status. A change of these alone is none.
+func (o *wireObject) essence(kind string) []byte {
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal(o.raw, &fields); err != nil {
+		return o.raw
+	}
+	set := func(name string, value any) {
+		if text, err := json.Marshal(value); err == nil { // as it does for plain values
+			fields[name] = text
+		}
+	}
+	set("apiVersion", v1beta1.GroupVersion.String())
+	set("kind", kind)
+	set("metadata", struct {
+		Name              string      `json:"name"`
+		Namespace         string      `json:"namespace"`
+		UID               types.UID   `json:"uid"`
+		CreationTimestamp metav1.Time `json:"creationTimestamp"`
+	}{o.Name, o.Namespace, o.UID, o.CreationTimestamp})
+	delete(fields, "status")
+	text, err := json.Marshal(fields)
+	if err != nil {
+		return o.raw
+	}
+	return text
+}
+
+// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY.
+func secretsIn(o *wireObject) []document {
+	var content struct {
+		Data map[string][]byte `json:"data"`
+	}
+	if json.Unmarshal(o.raw, &content) != nil {
+		return nil // the API server takes nothing but base64
+	}
+	secrets := map[string]*routing.Secret{}
+	for entry, value := range content.Data {
+		name, key, ok := strings.Cut(entry, "_")
+		if !ok || name == "" || key == "" {
+			continue
+		}
+		if secrets[name] == nil {
+			secrets[name] = &routing.Secret{Namespace: o.Namespace, Name: name, Data: map[string]routing.Key{}}
+		}
+		secrets[name].Data[key] = routing.NewKey(string(value))
+	}
+	var all []document
+	for _, name := range slices.Sorted(maps.Keys(secrets)) {
+		s := secrets[name]
+		if !s.Data["tls.crt"].IsZero() && !s.Data["tls.key"].IsZero() {
+			s.Type = v1beta1.SecretTypeTLS
+		}
+		all = append(all, document{ref: refOf(secretKind, o.Namespace, name), secret: s, key: true})
+	}
+	return all
+}

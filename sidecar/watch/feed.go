@@ -1,0 +1,212 @@
+package watch
+
+import (
+	"context"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	kwatch "k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// When to ask the API server again. The first time at once, then after a random part of a time that doubles.
+const (
+	againTime   = 50 * time.Millisecond
+	maxAgain    = 30 * time.Second
+	lastingTime = 500 * time.Millisecond // a watch that lasted so long was a good one
+)
+
+// feed follows the objects of one kind. It is the store of a Reflector.
+type feed struct {
+	kind     string
+	resource string // as in "llmroutes.istio.alibabacloud.com"
+	path     string // of the collection
+	name     string // of the only object to follow; empty: all
+	client   rest.Interface
+	changed  func() // something of what state gives
+	back     func() // the API server is there again
+	retry    chan struct{}
+
+	// Of the goroutine that asks.
+	asked     time.Time
+	quick     int   // how often in a row it was asked in vain, or for a short time
+	streaming error // of the last try to have a list streamed
+	pause     time.Duration
+
+	mu      sync.Mutex
+	objects map[string]*arrival
+	changes int // of objects; 0 before they are known
+	trouble error
+	since   time.Time // of trouble
+	refused time.Time // since when trouble is a refusal
+}
+
+// run follows until ctx ends.
+func (f *feed) run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, logr.Discard()) // what matters is told by trouble, once
+	r := cache.NewReflectorWithOptions(
+		&cache.ListWatch{ListWithContextFunc: f.list, WatchFuncWithContext: f.watch}, &wireObject{}, f,
+		cache.ReflectorOptions{Name: f.resource, TypeDescription: f.resource, Backoff: &wait.Backoff{Duration: againTime, Factor: 2, Jitter: 1, Steps: 5}},
+	)
+	for ctx.Err() == nil {
+		if err := r.ListAndWatchWithContext(ctx); err != nil && f.healthy() {
+			f.fail(ctx, err)
+		}
+	}
+}
+
+// watch is the Reflector's way to open a watch. All waiting is done here, where the end of ctx is heeded.
+func (f *feed) watch(ctx context.Context, options metav1.ListOptions) (kwatch.Interface, error) {
+	if err := f.await(ctx); err != nil {
+		return nil, err
+	}
+	options.Watch = true
+	try := &attempt{}
+	w, err := f.request(&options).Watch(context.WithValue(ctx, attemptKey{}, try))
+	if err == nil && try.err != nil { // client-go takes some failures for a watch that has ended
+		w.Stop()
+		w, err = nil, try.err
+	}
+	if options.SendInitialEvents != nil {
+		f.streaming = err
+	}
+	if err != nil {
+		f.fail(ctx, err)
+		return nil, opaque(err)
+	}
+	f.succeed()
+	return w, nil
+}
+
+// list is the Reflector's way to list, which it tries where a list cannot be streamed. A server that has only
+// refused the request for now is not asked for the same in a way that costs it more.
+func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	if f.streaming != nil && !apierrors.IsInvalid(f.streaming) && !apierrors.IsBadRequest(f.streaming) {
+		return nil, opaque(f.streaming)
+	}
+	list, err := f.request(&options).Do(ctx).Get()
+	if err != nil {
+		f.fail(ctx, err)
+		return nil, opaque(err)
+	}
+	f.succeed()
+	return list, nil
+}
+
+func (f *feed) request(options *metav1.ListOptions) *rest.Request {
+	if f.name != "" {
+		options.FieldSelector = fields.OneTermEqualSelector("metadata.name", f.name).String()
+	}
+	return f.client.Get().AbsPath(f.path).SpecificallyVersionedParams(options, metav1.ParameterCodec, metav1.Unversioned).MaxRetries(0)
+}
+
+// await waits until the API server may be asked.
+func (f *feed) await(ctx context.Context) error {
+	if time.Since(f.asked) > lastingTime && f.healthy() {
+		f.quick = 0
+	} else {
+		f.quick++
+	}
+	select {
+	case <-f.retry: // news from before are none
+	default:
+	}
+	timer := time.NewTimer(f.pause + backOff(f.quick))
+	defer timer.Stop()
+	f.pause = 0
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+	case <-f.retry:
+	}
+	f.asked = time.Now()
+	return nil
+}
+
+// backOff gives the time to wait before the nth quick question in a row: none before the first.
+func backOff(n int) time.Duration {
+	if n <= 1 {
+		return 0
+	}
+	return rand.N(min(againTime<<min(n-1, 20), maxAgain))
+}
+
+func (f *feed) healthy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble == nil
+}
+
+// fail notes that objects cannot be followed.
+func (f *feed) fail(ctx context.Context, err error) {
+	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // the Reflector lists again
+		return
+	}
+	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+		f.pause = time.Duration(seconds) * time.Second
+	}
+	f.mu.Lock()
+	now := time.Now()
+	if f.trouble == nil {
+		f.since = now
+	}
+	if isRefusal(err) && !isRefusal(f.trouble) {
+		f.refused = now
+	}
+	f.trouble = err
+	f.mu.Unlock()
+	f.changed()
+}
+
+// succeed notes that they can.
+func (f *feed) succeed() {
+	f.mu.Lock()
+	was := f.trouble
+	f.trouble = nil
+	f.mu.Unlock()
+	if was != nil {
+		f.changed()
+		f.back()
+	}
+}
+
+// state is what a feed knows.
+type state struct {
+	changes int
+	trouble error
+	since   time.Time
+	refused time.Time // zero: it is no refusal
+}
+
+func (f *feed) state() state {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := state{changes: f.changes, trouble: f.trouble, since: f.since}
+	if isRefusal(f.trouble) {
+		s.refused = f.refused
+	}
+	return s
+}
+
+// arrivals gives what there is, by name.
+func (f *feed) arrivals() []*arrival {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var all []*arrival
+	for _, name := range slices.Sorted(maps.Keys(f.objects)) {
+		all = append(all, f.objects[name])
+	}
+	return all
+}

@@ -1,0 +1,35 @@
+package watch
+
+import (
+	"errors"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+)
+
+// attempt is what happened to the connection of one request.
+type attempt struct{ err error }
+
+type attemptKey struct{}
+
+// transport tells attempts why they failed.
+type transport struct{ http.RoundTripper }
+
+// RoundTrip sends a request.
+func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.RoundTripper.RoundTrip(r)
+	if try, ok := r.Context().Value(attemptKey{}).(*attempt); ok {
+		try.err = err
+	}
+	return res, err
+}
+
+// opaque hides those errors from the Reflector on which it would wait, at other times than are good here and without
+// an end by its context.
+func opaque(err error) error {
+	if utilnet.IsConnectionRefused(err) || apierrors.IsTooManyRequests(err) || apierrors.IsInternalError(err) {
+		return errors.New(err.Error())
+	}
+	return err
+}
