@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
+	"github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/flowcontrol"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+// certificateTimes are the durations that rule the certificates.
+type certificateTimes struct {
+	authority time.Duration // validity of an authority; it is replaced after two thirds of it
+	leaf      time.Duration // validity of a serving certificate; it is replaced after two thirds of it
+
+	// settle is how long the live configuration must have trusted a new certificate before it takes the place of one that
+	// works. An API server judges by its own copy of the configuration, which it learns by a watch: normally within
+	// milliseconds, but after a broken watch it lists again only after a back-off of up to 30 s and as much again of jitter.
+	// Two minutes cover that, the list and clocks that differ a little (a certificate is valid from the second of its
+	// signature on), and cost nothing: the old certificate is valid for days when its successor is made.
+	settle time.Duration
+
+	// barren is how long an authority may sign nothing that is valid until it is replaced. It is longer than clocks of nodes
+	// differ, so that one whose clock is late does not replace what will be valid in a moment.
+	barren time.Duration
+
+	tick time.Duration // how often everything is looked at again, besides at each event
+}
+
+// readyAfter is how long the configuration must have trusted the first certificate of a process before it calls itself ready:
+// enough for a watch in good order. It cannot be as long as settle, or a new installation would stand still for minutes.
+const readyAfter = time.Second
+
+// certificates gives `webhook serve` its serving certificate, and sees to it that the API server trusts it. The certificate
+// authority lives in a Secret; each replica signs its own certificate with it and keeps caBundle of the
+// ValidatingWebhookConfiguration right. Replicas need no leader: all of them compute the same bundle from the same objects.
+type certificates struct {
+	config    *rest.Config
+	namespace string
+	hostName  string
+	log       logr.Logger
+	times     certificateTimes
+	expiry    prometheus.Gauge
+	patches   flowcontrol.RateLimiter
+	changed   chan struct{} // one pending event says all: the state is read anew
+
+	client         kubernetes.Interface
+	source         *servertls.DynamicSource
+	secrets        cache.SharedIndexInformer
+	configurations cache.SharedIndexInformer
+
+	mu         sync.Mutex
+	leaves     []leaf // oldest first; the first one is served
+	watchError map[string]error
+	repaired   attempt // of the configuration
+	barren     barren
+}
+
+// barren is an authority that has signed nothing valid yet, and since when that is so.
+type barren struct {
+	authority *x509.Certificate
+	since     time.Time
+}
+
+// newCertificates prepares the certificates of the webhook whose Service is in the namespace. Nothing happens before Start.
+func newCertificates(cfg *rest.Config, namespace string, log logr.Logger) *certificates {
+	return &certificates{
+		config:    cfg,
+		namespace: namespace,
+		hostName:  v1beta1.WebhookName + "." + namespace + ".svc",
+		log:       log,
+		times: certificateTimes{
+			authority: 365 * 24 * time.Hour,
+			leaf:      7 * 24 * time.Hour,
+			settle:    2 * time.Minute,
+			barren:    5 * time.Minute,
+			tick:      time.Second,
+		},
+		expiry:     expiryGauge(),
+		patches:    flowcontrol.NewTokenBucketRateLimiter(1, 10),
+		changed:    make(chan struct{}, 1),
+		watchError: map[string]error{},
+	}
+}
+
+// expiryGauge is the metric of the certificate served. It is 0 until there is one, so that an alert on "expires soon" also
+// means "there is none".
+func expiryGauge() prometheus.Gauge {
+	gauge := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "remora_webhook_certificate_expiry_timestamp_seconds",
+		Help: "When the certificate that the webhook serves expires, in seconds since 1970; 0 while it has none.",
+	})
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(metrics.Registry.Register(gauge), &already) {
+		return already.ExistingCollector.(prometheus.Gauge)
+	}
+	return gauge
+}
+
+// NeedLeaderElection says that every replica keeps its own certificate.
+func (c *certificates) NeedLeaderElection() bool { return false }
+
+// GetCertificate gives the certificate for a TLS handshake. It is an error only until the first one has been signed.
+func (c *certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.leaves) == 0 {
+		return nil, errors.New("no serving certificate yet")
+	}
+	return c.leaves[0].certificate, nil
+}
+
+// Start keeps the certificates until ctx ends, which is no error.
+func (c *certificates) Start(ctx context.Context) error {
+	client, err := kubernetes.NewForConfig(c.config)
+	if err != nil {
+		return fmt.Errorf("certificates: %w", err)
+	}
+	c.client = client
+	c.source = &servertls.DynamicSource{
+		DNSNames:      []string{c.hostName},
+		RetryInterval: min(c.times.tick, 200*time.Millisecond),
+		Authority: &authority.DynamicAuthority{
+			SecretNamespace: c.namespace,
+			SecretName:      v1beta1.WebhookCASecret,
+			SecretLabels:    map[string]string{v1beta1.PartOfLabel: v1beta1.PartOf},
+			RESTConfig:      c.config,
+			CommonName:      v1beta1.WebhookCASecret,
+			CADuration:      c.times.authority,
+			LeafDuration:    c.times.leaf,
+		},
+	}
+	c.secrets = coreinformers.NewFilteredSecretInformer(client, c.namespace, 0, nil, named(v1beta1.WebhookCASecret))
+	c.configurations = admissioninformers.NewFilteredValidatingWebhookConfigurationInformer(client, 0, nil, named(v1beta1.WebhookName))
+	group, ctx := errgroup.WithContext(ctx)
+	for what, informer := range map[string]cache.SharedIndexInformer{
+		"Secret " + c.namespace + "/" + v1beta1.WebhookCASecret: c.secrets,
+		"ValidatingWebhookConfiguration " + v1beta1.WebhookName: c.configurations,
+	} {
+		if err := c.observe(informer, what); err != nil {
+			return fmt.Errorf("certificates: %w", err)
+		}
+		group.Go(func() error {
+			informer.RunWithContext(logr.NewContext(ctx, c.log))
+			return nil
+		})
+	}
+	group.Go(func() error { return c.source.Start(logr.NewContext(ctx, libraryLog(c.log))) })
+	group.Go(func() error { c.run(ctx); return nil })
+	return group.Wait()
+}
+
+// named restricts a list or watch to one object. It is also what makes RBAC's resourceNames apply to it.
+func named(name string) func(*metav1.ListOptions) {
+	return func(options *metav1.ListOptions) {
+		options.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
+	}
+}
+
+// observe makes each event of the informer one of ours, and remembers why it cannot see what it should.
+func (c *certificates) observe(informer cache.SharedIndexInformer, what string) error {
+	seen := func() {
+		c.mu.Lock()
+		delete(c.watchError, what)
+		c.mu.Unlock()
+		select {
+		case c.changed <- struct{}{}:
+		default:
+		}
+	}
+	if err := informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
+		c.mu.Lock()
+		c.watchError[what] = err
+		c.mu.Unlock()
+		cache.DefaultWatchErrorHandler(ctx, r, err)
+	}); err != nil {
+		return err
+	}
+	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { seen() },
+		UpdateFunc: func(any, any) { seen() },
+		DeleteFunc: func(any) { seen() },
+	})
+	return err
+}
+
+// run looks at everything at each event and each tick. The tick is what sees a new certificate of the source, and time that
+// has passed: a clock is read each time, so a machine that slept loses nothing but the tick.
+func (c *certificates) run(ctx context.Context) {
+	ticker := time.NewTicker(c.times.tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.changed:
+		case <-ticker.C:
+		}
+		live, signer := c.live(), c.signer()
+		c.turn(live, signer, time.Now())
+		if err := c.repair(ctx, live, time.Now()); err != nil && ctx.Err() == nil {
+			c.log.Error(err, "cannot keep caBundle right", "configuration", v1beta1.WebhookName)
+		}
+		if err := c.replace(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error(err, "cannot replace an authority that signs nothing valid", "secret", v1beta1.WebhookCASecret)
+		}
+	}
+}
+
+// live gives the configuration as the API server has it, or nil.
+func (c *certificates) live() *admissionv1.ValidatingWebhookConfiguration {
+	object, found, err := c.configurations.GetStore().GetByKey(v1beta1.WebhookName)
+	if err != nil || !found {
+		return nil
+	}
+	return object.(*admissionv1.ValidatingWebhookConfiguration)
+}
+
+// secret gives the Secret of the authority as the API server has it, or nil.
+func (c *certificates) secret() *corev1.Secret {
+	object, found, err := c.secrets.GetStore().GetByKey(c.namespace + "/" + v1beta1.WebhookCASecret)
+	if err != nil || !found {
+		return nil
+	}
+	return object.(*corev1.Secret)
+}
+
+// signer gives the authority in the Secret, or nil where it holds none: cert-manager then makes a new one.
+func (c *certificates) signer() *x509.Certificate {
+	secret := c.secret()
+	if secret == nil {
+		return nil
+	}
+	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
+	if err != nil {
+		return nil
+	}
+	certificate, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return nil
+	}
+	return certificate
+}
+
+// turn takes in a new certificate of the source, and serves it when its time has come.
+func (c *certificates) turn(live *admissionv1.ValidatingWebhookConfiguration, signer *x509.Certificate, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.adopt(signer, now)
+	if len(c.leaves) == 0 {
+		return
+	}
+	for i := range c.leaves {
+		l := &c.leaves[i]
+		switch err := l.trustedBy(live, c.hostName, now); {
+		case err != nil:
+			l.trusted = time.Time{}
+		case l.trusted.IsZero():
+			l.trusted = now
+		}
+	}
+	served := c.leaves[0].certificate
+	c.leaves = c.leaves[choose(c.leaves, now, c.times.settle):]
+	if c.leaves[0].certificate != served {
+		c.announce()
+	}
+}
+
+// adopt adds the source's certificate to the leaves if it is new and its authority is known.
+func (c *certificates) adopt(signer *x509.Certificate, now time.Time) {
+	next, err := c.source.GetCertificate(nil)
+	if err != nil || signer == nil {
+		return
+	}
+	if last := len(c.leaves) - 1; last >= 0 && bytes.Equal(c.leaves[last].certificate.Certificate[0], next.Certificate[0]) {
+		if c.leaves[last].authority.Equal(signer) {
+			c.barren = barren{}
+			return
+		}
+	} else if made, err := newLeaf(next, signer, c.hostName, now); err == nil {
+		c.leaves = append(c.leaves, made)
+		c.barren = barren{}
+		if len(c.leaves) == 1 {
+			c.announce()
+		} else if len(c.leaves) > maxAuthorities {
+			c.leaves = slices.Delete(c.leaves, 1, 2)
+		}
+		return
+	}
+	if c.barren.authority == nil || !c.barren.authority.Equal(signer) {
+		c.barren = barren{authority: signer, since: now}
+	}
+}
+
+// announce tells of the certificate that is served from now on.
+func (c *certificates) announce() {
+	first := c.leaves[0]
+	c.expiry.Set(float64(first.certificate.Leaf.NotAfter.Unix()))
+	c.log.Info("serving a new certificate", "host", c.hostName,
+		"expires", first.certificate.Leaf.NotAfter, "authority", first.authority.SerialNumber.Text(16))
+}
