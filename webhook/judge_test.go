@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,8 +73,18 @@ func anObject(t testing.TB, r *rand.Rand, provider bool, name string) *object {
 	return objectOf(t, b.String())
 }
 
+// withoutForms takes away what may differ: which of a host's forms a sentence shows, and with it the order of sentences.
+func withoutForms(v verdict) verdict {
+	short := strings.NewReplacer("a.ns", "a", "b.ns.svc", "b", "c.other.svc.cluster.local", "c.other")
+	for i := range v.warnings {
+		v.warnings[i] = short.Replace(v.warnings[i])
+	}
+	slices.Sort(v.warnings)
+	return v
+}
+
 func TestTheNeighboursOfAChangeAreAllThatDecideOnIt(t *testing.T) {
-	const rounds = 4000
+	const rounds = 30000
 	left, denials, caused := 0, 0, 0
 	for seed := range uint64(rounds) {
 		r := rand.New(rand.NewPCG(seed, 3))
@@ -90,7 +101,7 @@ func TestTheNeighboursOfAChangeAreAllThatDecideOnIt(t *testing.T) {
 			c.after = anObject(t, r, provider, "o1c")
 		}
 		left += len(others) - len(neighbours(others, c.before, c.after))
-		want, got := judgeAmong(others, c), judge(others, c)
+		want, got := withoutForms(judgeAmong(others, c)), withoutForms(judge(others, c))
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("seed %d: among its neighbours:\n%+v\namong all:\n%+v", seed, got, want)
 		}

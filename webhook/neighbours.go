@@ -1,5 +1,10 @@
 package main
 
+import (
+	"cmp"
+	"maps"
+)
+
 // neighbours gives those of the others without which a judgement on a change would come out differently. Compiling the
 // 10,000 objects of a namespace takes a third of a second; an edit touches a few of them.
 //
@@ -29,39 +34,48 @@ func neighbours(others []*object, before, after *object) []*object {
 		}
 	}
 
+	// Whether anybody else uses a host, in that form, or has a rule of that name, decides too. One that does is enough: the
+	// first in Compile's order, whose form of the host is the one that is shown.
+	used, named := witnesses{}, witnesses{}
+	for _, o := range others {
+		if !o.isRoute() {
+			continue
+		}
+		for i, b := range o.backends {
+			if need[b] {
+				used.offer(o.written[i], o)
+			}
+		}
+		for _, name := range o.rules {
+			if rules[name] {
+				named.offer(name, o)
+			}
+		}
+	}
+	maps.DeleteFunc(rules, func(name string, _ bool) bool { return named[name] != nil })
+	witness := map[*object]bool{}
+	for _, all := range []witnesses{used, named} {
+		for _, o := range all {
+			witness[o] = true
+		}
+	}
+
 	var found []*object
-	// Whether anybody else uses a host, or has a rule of that name, decides too; one that does is enough.
-	used, named := set{}, set{}
 	for _, o := range others {
-		needed := o.anything || need[o.host]
-		if o.isRoute() {
-			for _, b := range o.backends {
-				if need[b] && !used[b] {
-					used.add(b)
-					needed = true
-				}
-			}
-			for _, name := range o.rules {
-				if rules[name] && !named[name] {
-					named.add(name)
-					needed = true
-				}
-			}
-			needed = needed || provider && own.hasAny(o.backends)
-		}
-		if needed {
-			found = append(found, o)
-		}
-	}
-	for name := range named {
-		delete(rules, name)
-	}
-	for _, o := range others {
-		if o.isProvider() && !o.anything && !need[o.host] && rules.hasAny(o.rules) {
+		if o.anything || need[o.host] || witness[o] || o.isRoute() && provider && own.hasAny(o.backends) || o.isProvider() && rules.hasAny(o.rules) {
 			found = append(found, o)
 		}
 	}
 	return found
+}
+
+// witnesses are the oldest objects, then those with the lesser name, that bear witness to something.
+type witnesses map[string]*object
+
+func (w witnesses) offer(what string, o *object) {
+	if p := w[what]; p == nil || cmp.Or(o.CreationTimestamp.Compare(p.CreationTimestamp.Time), cmp.Compare(o.Name, p.Name)) < 0 {
+		w[what] = o
+	}
 }
 
 type set map[string]bool

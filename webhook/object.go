@@ -17,7 +17,7 @@ import (
 // It is not decoded into the Go types straight away: an object that another version of the CRD let in may not fit
 // them. Such a one must neither keep the others from being read nor be beyond correction and removal.
 type object struct {
-	metav1.ObjectMeta // what a store needs: namespace, name, resourceVersion
+	metav1.ObjectMeta // namespace, name, resourceVersion and creationTimestamp
 	ref               routing.Ref
 	content           routing.Objects // it, and nothing else
 	mentions
@@ -26,18 +26,21 @@ type object struct {
 // mentions is by what an object can touch others. Hosts are keys: see hostKey.
 type mentions struct {
 	host     string
-	backends []string // the hosts of a route's backends
+	backends []string // the hosts of a route's backends, and as they are written
+	written  []string
 	rules    []string // the names of a route's rules, or of those that a provider has a config for
 	anything bool     // it may touch any host
 }
 
 // newObject reads an LLMProvider or LLMRoute as the API server has it.
 func newObject(u *unstructured.Unstructured) *object {
-	o := &object{ObjectMeta: metav1.ObjectMeta{Namespace: u.GetNamespace(), Name: u.GetName(), ResourceVersion: u.GetResourceVersion()}}
+	o := &object{ObjectMeta: metav1.ObjectMeta{
+		Namespace: u.GetNamespace(), Name: u.GetName(), ResourceVersion: u.GetResourceVersion(), CreationTimestamp: u.GetCreationTimestamp(),
+	}}
 	// Of the metadata no more than what Compile looks at: what a newer API server adds is none of its business.
 	doc, err := json.Marshal(map[string]any{
 		"apiVersion": u.GetAPIVersion(), "kind": u.GetKind(), "spec": u.Object["spec"],
-		"metadata": map[string]any{"namespace": o.Namespace, "name": o.Name, "creationTimestamp": u.GetCreationTimestamp()},
+		"metadata": map[string]any{"namespace": o.Namespace, "name": o.Name, "creationTimestamp": o.CreationTimestamp},
 	})
 	if err == nil {
 		o.ref, err = o.content.Decode(doc, o.Namespace)
@@ -92,7 +95,7 @@ func mentionsOfRoute(r *v1beta1.LLMRoute) mentions {
 		for _, b := range r.Spec.Rules[i].BackendRefs {
 			key := hostKey(b.ProviderHost, r.Namespace)
 			m.anything = m.anything || key == "" && b.ProviderHost != ""
-			m.backends = append(m.backends, key)
+			m.backends, m.written = append(m.backends, key), append(m.written, strings.ToLower(b.ProviderHost))
 		}
 	}
 	return m
