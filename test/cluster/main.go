@@ -65,6 +65,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case "down":
 		return down(ctx, stderr, *name)
 	case "load":
+		if flags.NArg() == 0 {
+			return errors.New("which image? Name an archive, as `docker save` or package test/cluster/image writes it")
+		}
 		n, err := node.Find(*name)
 		if err != nil {
 			return err

@@ -64,3 +64,38 @@ func Program(ctx context.Context, file string) ([]File, error) {
 	}
 	return files, nil
 }
+
+// Iptables gives the iptables of this machine: both back ends under their own names (iptables-nft, iptables-legacy and so on,
+// for both families of addresses), with their extensions and libraries. /run is there because legacy keeps a lock in it, and
+// /etc/protocols because rules name protocols.
+func Iptables(ctx context.Context) ([]File, error) {
+	files := []File{
+		{Path: "/run", Mode: fs.ModeDir | 0o755},
+		{Path: "/etc/protocols", Data: []byte("icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n")},
+	}
+	extensions, err := filepath.Glob("/usr/lib/*/xtables/lib[ix]*.so") // libip6t, libipt, libxt
+	if err != nil {
+		return nil, err
+	}
+	if len(extensions) == 0 {
+		return nil, errors.New("iptables is not installed on this machine: apt-get install --no-install-recommends iptables")
+	}
+	for _, file := range append(extensions, "/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi") {
+		program, err := Program(ctx, file)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, program...)
+	}
+	for _, backEnd := range []string{"nft", "legacy"} {
+		for _, family := range []string{"iptables", "ip6tables"} {
+			for _, action := range []string{"", "-save", "-restore"} {
+				files = append(files, File{
+					Path:   "/usr/sbin/" + family + "-" + backEnd + action,
+					Target: "xtables-" + backEnd + "-multi",
+				})
+			}
+		}
+	}
+	return files, nil
+}

@@ -44,7 +44,7 @@ func List() ([]State, error) {
 			Name: s.Name, ControlPlane: s.ControlPlane, Detached: s.Detached,
 			Kubeconfig: s.file("kubeconfig"), Logs: s.file("log"),
 		}
-		held, err := lock(s.file(lockFile))
+		held, err := s.lock()
 		switch {
 		case errors.Is(err, errLocked):
 			state.Running = true
@@ -80,32 +80,38 @@ func Find(name string) (*Node, error) {
 	if errors.Is(err, os.ErrNotExist) || !validName(name) {
 		return nil, fmt.Errorf("%w: %s", ErrNone, name)
 	}
-	return &Node{spec: s}, err
+	return &Node{spec: s, lifeline: -1}, err
 }
 
 // Down ends the cluster and returns when nothing is left of it: no process, interface, cgroup or file. Calling it again,
 // or after the cluster has ended by itself, does no harm.
 func (n *Node) Down(ctx context.Context) error {
-	if n.lifeline != nil {
-		defer n.lifeline.Close()
+	if n.lifeline >= 0 {
+		defer func() {
+			_ = syscall.Close(n.lifeline) // a second hint to the keeper, where the first was not heard
+			n.lifeline = -1
+		}()
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	s := n.spec
+	held, err := os.Open(s.file(lockFile)) // it stays this file, also while the folder is being removed
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	asked := false
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
-		if _, err := os.Stat(s.file(lockFile)); errors.Is(err, os.ErrNotExist) {
-			return nil
+		err := tryLock(held)
+		if err == nil { // the keeper is gone, and with it the cluster
+			return s.finish(held)
 		}
-		held, err := lock(s.file(lockFile))
-		switch {
-		case err == nil: // the keeper is gone, and with it the cluster; what it could not remove is removed here
-			return errors.Join(s.close(), s.remove(), held.Close())
-		case errors.Is(err, os.ErrNotExist):
-			return nil
-		case !errors.Is(err, errLocked):
+		if !errors.Is(err, errLocked) {
 			return err
 		}
 		// As long as the lock is taken, the number is the keeper's.
@@ -123,27 +129,55 @@ func (n *Node) Down(ctx context.Context) error {
 	}
 }
 
-// explanation is what the cluster itself has to say about its failure.
-func (s *spec) explanation() string {
-	var text strings.Builder
-	reason, _ := os.ReadFile(s.file(failedFile)) //nolint:errcheck // most often there is none
-	if len(reason) > 0 {
-		fmt.Fprintf(&text, "\n%s", reason)
+// finish does what is left of a keeper's work, if anything is: it may have been killed. By now the name may be that of
+// another cluster, which has another lock.
+func (s *spec) finish(lock *os.File) error {
+	ours, err := lock.Stat()
+	if err != nil {
+		return err
 	}
+	found, err := os.Stat(s.file(lockFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || !os.SameFile(ours, found) {
+		return err
+	}
+	return errors.Join(s.close(), s.remove())
+}
+
+// explanation is what the cluster itself has to say about its failure.
+func (n *Node) explanation(ctx context.Context) string {
+	var text strings.Builder
 	parts := []string{"keeper"}
-	for _, c := range s.components() {
-		// The one that failed is named first in the reason; without a reason, any of them may be stuck.
-		if len(reason) == 0 || strings.HasPrefix(string(reason), c.name+" ") {
-			parts = append(parts, c.name)
+	if reason, err := os.ReadFile(n.spec.file(failedFile)); err == nil {
+		fmt.Fprintf(&text, "\n%s", reason)
+		name, _, _ := strings.Cut(string(reason), " ") // "etcd has ended …"
+		parts = append(parts, name)
+	} else {
+		parts = append(parts, "kube-apiserver", "kubelet") // nothing has failed, but something does not come
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		events, err := n.Kubectl(ctx, "get", "events", "--all-namespaces", "--field-selector=type=Warning", "--no-headers",
+			"--output=custom-columns=:.involvedObject.kind,:.involvedObject.name,:.message")
+		if err == nil {
+			fmt.Fprintf(&text, "\nwarnings in the cluster:%s", lastLines(events, 5))
 		}
 	}
 	for _, part := range parts {
-		content, err := os.ReadFile(s.log(part))
-		if err != nil || len(content) == 0 {
-			continue
+		if content, err := os.ReadFile(n.spec.log(part)); err == nil && len(content) > 0 {
+			fmt.Fprintf(&text, "\n%s.log ends with%s", part, lastLines(string(content), 5))
 		}
-		lines := strings.Split(strings.TrimSpace(string(content)), "\n")
-		fmt.Fprintf(&text, "\n%s.log ends with\n  %s", part, strings.Join(lines[max(0, len(lines)-6):], "\n  "))
 	}
 	return text.String()
+}
+
+// lastLines are the last lines of a text, none of them longer than a screen is wide several times over.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	var last strings.Builder
+	for _, line := range lines[max(0, len(lines)-n):] {
+		last.WriteString("\n  " + line[:min(len(line), 600)])
+	}
+	return last.String()
 }

@@ -106,7 +106,7 @@ func hide(dir string, needed ...string) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // opened for its path only
+		defer unix.Close(fd)
 		held = append(held, fd)
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {

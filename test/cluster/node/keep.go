@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -73,10 +74,8 @@ func keep(folder string) error {
 	case <-told:
 	case <-gone:
 	}
-	if err := first.Kill(); err != nil {
-		return err
-	}
-	<-ended
+	_ = first.Kill() // it may have ended this instant
+	fmt.Fprintln(os.Stderr, "told to end; the node:", <-ended)
 	return errors.Join(s.close(), s.remove())
 }
 
@@ -148,7 +147,7 @@ func (s *spec) open() (*os.Process, <-chan error, error) {
 	}
 	if err = errors.Join(err, furnished.Close()); err != nil {
 		_ = cmd.Process.Kill() // it waits for what it will not get
-		<-ended
+		err = errors.Join(err, <-ended)
 	}
 	return cmd.Process, ended, err
 }
@@ -179,11 +178,12 @@ func ip(lines ...string) error {
 
 // close takes away what open has made on the machine. The processes have ended; doing it again does no harm.
 func (s *spec) close() error {
-	if _, err := os.Stat(filepath.Join("/sys/class/net", s.interfaceName())); err == nil {
-		if err := ip("link delete " + s.interfaceName()); err != nil { // the kernel may have been faster
-			if _, still := os.Stat(filepath.Join("/sys/class/net", s.interfaceName())); still == nil {
-				return err
-			}
+	// The kernel removes the pair when the namespace at its other end has gone, a moment after the last process. Asked by the
+	// network itself: /sys may show that of another namespace.
+	if _, err := net.InterfaceByName(s.interfaceName()); err == nil {
+		failed := ip("link delete " + s.interfaceName())
+		if _, err := net.InterfaceByName(s.interfaceName()); err == nil {
+			return failed
 		}
 	}
 	content, err := os.ReadFile(s.file(cgroupsFile))

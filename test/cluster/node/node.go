@@ -37,8 +37,10 @@ type Options struct {
 
 // Node is a cluster that runs.
 type Node struct {
-	spec     *spec
-	lifeline *os.File // its end is the cluster's
+	spec *spec
+	// lifeline is the writing end of a pipe that is the cluster's life: a bare number, because a file would be closed when
+	// nobody holds the Node any more. -1: none, or closed.
+	lifeline int
 }
 
 // startTime is long enough for a busy machine. The programs are built before it starts to count.
@@ -63,9 +65,9 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		return nil, err
 	}
 	defer held.Close() // the keeper has it by then
-	n := &Node{spec: s}
+	n := &Node{spec: s, lifeline: -1}
 	if err := n.start(ctx, o, held, p); err != nil {
-		err = fmt.Errorf("start a cluster: %w%s", err, s.explanation())
+		err = fmt.Errorf("start a cluster: %w%s", err, n.explanation(context.WithoutCancel(ctx)))
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 		defer cancel()
 		return nil, errors.Join(err, held.Close(), n.Down(ctx))
@@ -105,7 +107,10 @@ func claim(o Options, binaries string) (*spec, *os.File, error) {
 	} else if err != nil {
 		return nil, nil, err
 	}
-	held, err := lock(s.file(lockFile))
+	if err := s.write(lockFile, ""); err != nil {
+		return nil, nil, err
+	}
+	held, err := s.lock()
 	if err == nil {
 		err = s.save()
 	}
@@ -131,10 +136,10 @@ func sweep(root string) error {
 		return err
 	}
 	for _, s := range left {
-		if s.Detached && filepath.Base(s.Folder) == s.Name {
+		if s.Detached {
 			continue
 		}
-		held, err := lock(s.file(lockFile))
+		held, err := s.lock()
 		if errors.Is(err, errLocked) || errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -145,7 +150,12 @@ func sweep(root string) error {
 			return err
 		}
 	}
-	return nil
+	// Removals that were interrupted are finished. One that goes on at this moment does not mind.
+	half, err := filepath.Glob(filepath.Join(root, ".*"))
+	for _, folder := range half {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	return err
 }
 
 func (n *Node) start(ctx context.Context, o Options, held *os.File, p *progress) error {
@@ -241,12 +251,13 @@ func (n *Node) runKeeper(held *os.File, cancel context.CancelCauseFunc) error {
 	cmd.ExtraFiles = []*os.File{held}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C is not for the keeper: it cleans up after us
 	if !s.Detached {
-		remote, local, err := os.Pipe()
-		if err != nil {
+		pipe := make([]int, 2)
+		if err := syscall.Pipe2(pipe, syscall.O_CLOEXEC); err != nil {
 			return err
 		}
+		remote := os.NewFile(uintptr(pipe[0]), "lifeline")
 		defer remote.Close()
-		n.lifeline = local
+		n.lifeline = pipe[1]
 		cmd.ExtraFiles = append(cmd.ExtraFiles, remote)
 	}
 	if err := cmd.Start(); err != nil {

@@ -24,15 +24,12 @@ import (
 //go:embed coredns.yaml
 var coreDNS string
 
-// Requirements are the programs that a cluster needs of this machine, with the Debian packages that have them.
-// The packages are all that has to be installed.
+// Requirements are the programs that a cluster needs of this machine beside Go, with the Debian packages that have them;
+// it also needs the package containernetworking-plugins, whose programs are not meant to be called by name.
 var Requirements = map[string]string{
 	"ip": "iproute2", "containerd": "containerd", "ctr": "containerd", "runc": "runc",
-	"iptables": "iptables", "iptables-save": "iptables", "conntrack": "conntrack", "mount": "mount", "go": "golang",
+	"iptables": "iptables",
 }
-
-// controlPlaneRequirements are those of them that a cluster without pods needs.
-var controlPlaneRequirements = []string{"ip", "go"}
 
 var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
 
@@ -48,7 +45,7 @@ func ready(ctx context.Context, o Options) (binaries string, err error) {
 	}
 	var packages []string
 	for program, pkg := range Requirements {
-		if o.ControlPlane && !slices.Contains(controlPlaneRequirements, program) {
+		if o.ControlPlane && program != "ip" { // no pod, no container
 			continue
 		}
 		if _, err := find(program); err != nil {

@@ -96,9 +96,9 @@ func root() (string, error) {
 	return dir, os.MkdirAll(dir, 0o700)
 }
 
-// all are the clusters that have a folder, whether they run or not.
+// all are the clusters that have a folder, whether they run or not. Folders with a dot in front are being removed.
 func all(root string) ([]*spec, error) {
-	files, err := filepath.Glob(filepath.Join(root, "*", specFile))
+	files, err := filepath.Glob(filepath.Join(root, "[^.]*", specFile))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,6 @@ func all(root string) ([]*spec, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		s.Folder = filepath.Dir(file) // a removal that was interrupted has renamed it
 		found = append(found, s)
 	}
 	return found, nil
@@ -154,18 +153,22 @@ const lockFile = "lock"
 
 var errLocked = errors.New("locked")
 
-// lock takes a lock without waiting; where another has it, the error is errLocked. Closing the file lifts it.
-func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+// lock takes the lock without waiting; where another has it, the error is errLocked. Closing the file lifts it.
+func (s *spec) lock() (*os.File, error) {
+	f, err := os.Open(s.file(lockFile))
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errLocked
-	}
-	if err != nil {
+	if err := tryLock(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+func tryLock(f *os.File) error {
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	return err
 }
