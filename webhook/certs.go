@@ -17,9 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -69,6 +66,7 @@ type certificates struct {
 
 	client         kubernetes.Interface
 	source         *servertls.DynamicSource
+	signing        *signing
 	secrets        cache.SharedIndexInformer
 	configurations cache.SharedIndexInformer
 
@@ -140,18 +138,19 @@ func (c *certificates) Start(ctx context.Context) error {
 		return fmt.Errorf("certificates: %w", err)
 	}
 	c.client = client
+	c.signing = &signing{Authority: &authority.DynamicAuthority{
+		SecretNamespace: c.namespace,
+		SecretName:      v1beta1.WebhookCASecret,
+		SecretLabels:    map[string]string{v1beta1.PartOfLabel: v1beta1.PartOf},
+		RESTConfig:      c.config,
+		CommonName:      v1beta1.WebhookCASecret,
+		CADuration:      c.times.authority,
+		LeafDuration:    c.times.leaf,
+	}}
 	c.source = &servertls.DynamicSource{
 		DNSNames:      []string{c.hostName},
 		RetryInterval: min(c.times.tick, 200*time.Millisecond),
-		Authority: &authority.DynamicAuthority{
-			SecretNamespace: c.namespace,
-			SecretName:      v1beta1.WebhookCASecret,
-			SecretLabels:    map[string]string{v1beta1.PartOfLabel: v1beta1.PartOf},
-			RESTConfig:      c.config,
-			CommonName:      v1beta1.WebhookCASecret,
-			CADuration:      c.times.authority,
-			LeafDuration:    c.times.leaf,
-		},
+		Authority:     c.signing,
 	}
 	c.secrets = coreinformers.NewFilteredSecretInformer(client, c.namespace, 0, nil, named(v1beta1.WebhookCASecret))
 	c.configurations = admissioninformers.NewFilteredValidatingWebhookConfigurationInformer(client, 0, nil, named(v1beta1.WebhookName))
@@ -171,40 +170,6 @@ func (c *certificates) Start(ctx context.Context) error {
 	group.Go(func() error { return c.source.Start(logr.NewContext(ctx, libraryLog(c.log))) })
 	group.Go(func() error { c.run(ctx); return nil })
 	return group.Wait()
-}
-
-// named restricts a list or watch to one object. It is also what makes RBAC's resourceNames apply to it.
-func named(name string) func(*metav1.ListOptions) {
-	return func(options *metav1.ListOptions) {
-		options.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
-	}
-}
-
-// observe makes each event of the informer one of ours, and remembers why it cannot see what it should.
-func (c *certificates) observe(informer cache.SharedIndexInformer, what string) error {
-	seen := func() {
-		c.mu.Lock()
-		delete(c.watchError, what)
-		c.mu.Unlock()
-		select {
-		case c.changed <- struct{}{}:
-		default:
-		}
-	}
-	if err := informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, r *cache.Reflector, err error) {
-		c.mu.Lock()
-		c.watchError[what] = err
-		c.mu.Unlock()
-		cache.DefaultWatchErrorHandler(ctx, r, err)
-	}); err != nil {
-		return err
-	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { seen() },
-		UpdateFunc: func(any, any) { seen() },
-		DeleteFunc: func(any) { seen() },
-	})
-	return err
 }
 
 // run looks at everything at each event and each tick. The tick is what sees a new certificate of the source, and time that
@@ -228,41 +193,6 @@ func (c *certificates) run(ctx context.Context) {
 			c.log.Error(err, "cannot replace an authority that signs nothing valid", "secret", v1beta1.WebhookCASecret)
 		}
 	}
-}
-
-// live gives the configuration as the API server has it, or nil.
-func (c *certificates) live() *admissionv1.ValidatingWebhookConfiguration {
-	object, found, err := c.configurations.GetStore().GetByKey(v1beta1.WebhookName)
-	if err != nil || !found {
-		return nil
-	}
-	return object.(*admissionv1.ValidatingWebhookConfiguration)
-}
-
-// secret gives the Secret of the authority as the API server has it, or nil.
-func (c *certificates) secret() *corev1.Secret {
-	object, found, err := c.secrets.GetStore().GetByKey(c.namespace + "/" + v1beta1.WebhookCASecret)
-	if err != nil || !found {
-		return nil
-	}
-	return object.(*corev1.Secret)
-}
-
-// signer gives the authority in the Secret, or nil where it holds none: cert-manager then makes a new one.
-func (c *certificates) signer() *x509.Certificate {
-	secret := c.secret()
-	if secret == nil {
-		return nil
-	}
-	pair, err := tls.X509KeyPair(secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey])
-	if err != nil {
-		return nil
-	}
-	certificate, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return nil
-	}
-	return certificate
 }
 
 // turn takes in a new certificate of the source, and serves it when its time has come.
@@ -295,14 +225,15 @@ func (c *certificates) adopt(signer *x509.Certificate, now time.Time) {
 	if err != nil || signer == nil {
 		return
 	}
-	if last := len(c.leaves) - 1; last >= 0 && bytes.Equal(c.leaves[last].certificate.Certificate[0], next.Certificate[0]) {
-		if c.leaves[last].authority.Equal(signer) {
-			c.barren = barren{}
+	made, invalid := newLeaf(next, signer, c.hostName, now)
+	last := len(c.leaves) - 1
+	known := last >= 0 && bytes.Equal(c.leaves[last].certificate.Certificate[0], next.Certificate[0])
+	if invalid == nil {
+		c.barren = barren{}
+		if known {
 			return
 		}
-	} else if made, err := newLeaf(next, signer, c.hostName, now); err == nil {
 		c.leaves = append(c.leaves, made)
-		c.barren = barren{}
 		if len(c.leaves) == 1 {
 			c.announce()
 		} else if len(c.leaves) > maxAuthorities {
@@ -312,6 +243,9 @@ func (c *certificates) adopt(signer *x509.Certificate, now time.Time) {
 	}
 	if c.barren.authority == nil || !c.barren.authority.Equal(signer) {
 		c.barren = barren{authority: signer, since: now}
+	}
+	if known && c.leaves[last].authority.Equal(signer) {
+		c.signing.again() // the clock has leapt: cert-manager would see it within a minute, or not at all if it leapt back
 	}
 }
 
