@@ -90,7 +90,7 @@ func (c condition) covers(late condition) bool {
 		return l.kind == "regex" && l.value == e.value || l.kind == "exact" && e.regex.MatchString(l.value)
 	}
 	// A model is present when it is not empty, a header also when it is.
-	return c.header != "" || l.kind == "" || l.kind != "regex" && l.value != ""
+	return c.header != "" || l.kind == "" || l.kind == "regex" && !l.regex.MatchString("") || l.kind != "regex" && l.value != ""
 }
 
 // takes tells whether a rule takes all calls of a kind.

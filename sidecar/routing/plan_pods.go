@@ -40,7 +40,7 @@ func (e *edit) pods(sides ...*compiler) []map[string]string {
 	names := slices.SortedFunc(maps.Keys(named), func(a, b string) int {
 		return cmp.Or(cmp.Compare(rank[first[a]], rank[first[b]]), cmp.Compare(a, b))
 	})
-	most := max(2, min(maxPods, 400/len(e.hosts.names)))
+	most := max(2, min(maxPods, 800/len(e.hosts.names)))
 	pods := []map[string]string{nil}
 	for _, name := range names[:min(len(names), most-1)] {
 		pods = append(pods, named[name])

@@ -205,6 +205,9 @@ func (c *comparison) compareCalls(h string, subject func(*Rule) string, before, 
 			if m.before.sameIn(after.Rules) == nil && m.before.number > 0 {
 				old = "removed " + old
 			}
+			if old == m.after.label() {
+				old = "what was " + old // the place of a rule without a name
+			}
 			c.tell(h, who+" are decided by "+newLabel(m.after, before)+" instead of "+old, tail)
 		}
 	}
