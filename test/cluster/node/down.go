@@ -160,7 +160,7 @@ func (n *Node) explanation(ctx context.Context) string {
 		defer cancel()
 		events, err := n.Kubectl(ctx, "get", "events", "--all-namespaces", "--field-selector=type=Warning", "--no-headers",
 			"--output=custom-columns=:.involvedObject.kind,:.involvedObject.name,:.message")
-		if err == nil {
+		if err == nil && strings.TrimSpace(events) != "" {
 			fmt.Fprintf(&text, "\nwarnings in the cluster:%s", lastLines(events, 5))
 		}
 	}

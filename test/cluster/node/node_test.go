@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"remora.dev/remora/test/cluster/assets"
 	"remora.dev/remora/test/cluster/image"
 	"remora.dev/remora/test/cluster/node"
 	"remora.dev/remora/test/netns"
@@ -27,6 +28,10 @@ var workload string
 var shared *node.Node
 
 func TestMain(m *testing.M) {
+	if _, err := assets.Dir(context.Background(), os.Stderr, assets.Node...); err != nil { // inside, nothing can be downloaded
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	netns.Enter(nil) // the machine's network is not even seen
 	if os.Getenv(errand) != "" {
 		runErrand()
