@@ -19,8 +19,8 @@ FUZZTIME ?= 15s
 help: ## Show this table
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## Build bin/sidecar, one static binary
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/sidecar ./sidecar
+build: ## Build bin/sidecar and bin/webhook, two static binaries
+	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./sidecar ./webhook
 
 demo: build ## See the sidecar work: the sample manifests against a fake provider, step by step
 	@.ci/prerequisites demo
@@ -30,6 +30,7 @@ demo: build ## See the sidecar work: the sample manifests against a fake provide
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
+	@echo '== Kubernetes'; time go run ./test/cluster assets
 	@echo '== go test'; time go test -race -shuffle=on -count=1 ./...
 	@$(MAKE) node
 	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on -count=1 ./...); done
@@ -44,9 +45,10 @@ generate: ## Write the deep copies of apis/ and the CRDs of config/crd from the 
 	@rm -f config/crd/*_*.yaml
 	@$(TOOL) controller-gen object crd paths=./apis/... output:crd:dir=config/crd
 
-bench: build ## Measure the sidecar's costs beside a bare fasthttp proxy, nginx and haproxy
+bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and haproxy; the configuration in Kubernetes
 	@.ci/prerequisites bench
 	@go run ./test/bench
+	@go run ./test/bench/cluster
 
 fuzz: ## Run each fuzz test for a short while (FUZZTIME=15s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \
