@@ -120,10 +120,11 @@ type sidecar struct {
 	health  string
 }
 
-// start gives a sidecar that says that it serves.
-func start(t *testing.T, config string) *sidecar {
+// start gives a sidecar that says that it serves, with the flags that say where its configuration is.
+func start(t *testing.T, flags ...string) *sidecar {
 	t.Helper()
-	s := &sidecar{t: t, process: exec.CommandContext(t.Context(), os.Args[0], "proxy", "--config", config, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0")}
+	flags = append([]string{"proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0"}, flags...)
+	s := &sidecar{t: t, process: exec.CommandContext(t.Context(), os.Args[0], flags...)}
 	s.process.Env = append(os.Environ(), "TEST_AS_SIDECAR=1")
 	logged, err := s.process.StderrPipe()
 	if err != nil {
@@ -175,7 +176,7 @@ func (s *sidecar) signal() {
 }
 
 func TestTheProxyServesUntilItIsStopped(t *testing.T) {
-	s := start(t, write(t, "all.yaml", valid))
+	s := start(t, "--config", write(t, "all.yaml", valid))
 	if status, body := s.get(s.health + "/readyz"); status != 200 {
 		t.Errorf("readyz: %d %s", status, body)
 	}
@@ -192,7 +193,7 @@ func TestTheProxyServesUntilItIsStopped(t *testing.T) {
 }
 
 func TestASecondSignalEndsADrainAtOnce(t *testing.T) {
-	s := start(t, write(t, "all.yaml", valid))
+	s := start(t, "--config", write(t, "all.yaml", valid))
 	// A request that is under way: its body is still to come.
 	conn, err := net.Dial("tcp", s.listen)
 	if err != nil {

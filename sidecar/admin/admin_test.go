@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
@@ -101,6 +102,25 @@ func TestReadinessFollowsTheConfigurationAndTheShutdown(t *testing.T) {
 	s.Drain()
 	f("/readyz", 503, "shutting down")
 	f("/livez", 200, "ok")
+}
+
+func TestAnOutageIsToldAndTakesNoReadinessAway(t *testing.T) {
+	_, store, ask := serve(t)
+	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	store.Publish(&snapshot.Snapshot{Table: store.Load().Table, Outage: &snapshot.Outage{Since: since}})
+	const away = "the API server has not been reachable since 2026-01-02T03:04:05Z"
+	if status, _, body := ask("health", "GET", "/readyz"); status != 503 || !strings.Contains(body, "no configuration has been read yet; "+away) {
+		t.Errorf("before the first configuration: %d %q", status, body)
+	}
+	table := publish(t, store)
+	store.Publish(&snapshot.Snapshot{Table: table, Ready: true, Outage: &snapshot.Outage{Since: since, Saved: since.Add(-time.Hour)}})
+	const saved = "the configuration is the one that was saved at 2026-01-02T02:04:05Z"
+	if status, _, body := ask("health", "GET", "/readyz"); status != 200 || body != "ok generation="+table.Generation()+"; "+away+"; "+saved+"\n" {
+		t.Errorf("readyz: %d %q", status, body)
+	}
+	if _, _, body := ask("admin", "GET", "/config"); !strings.Contains(body, "\n# "+away+"\n# "+saved+"\n") {
+		t.Errorf("config:\n%s", body)
+	}
 }
 
 func TestTheConfigurationIsShownWithItsProblemsAndWithoutKeys(t *testing.T) {

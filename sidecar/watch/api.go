@@ -121,6 +121,7 @@ func (a *API) Run(ctx context.Context) {
 	defer running.Wait()
 	running.Go(func() { a.save(ctx) })
 	a.started = time.Now()
+	a.Log.Info("following Kubernetes", "server", a.Config.Host, "namespace", a.Namespace, "keys", a.KeysSecret)
 	rest := time.NewTimer(rand.N(jitterTime))
 	defer rest.Stop()
 	if !await(ctx, rest) {

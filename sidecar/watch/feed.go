@@ -81,18 +81,21 @@ func (f *feed) watch(ctx context.Context, options metav1.ListOptions) (kwatch.In
 	if options.SendInitialEvents != nil {
 		f.streaming = err
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		f.succeed()
+		return w, nil
+	case options.SendInitialEvents != nil && unsupported(err): // a list follows
+	default:
 		f.fail(ctx, err)
-		return nil, opaque(err)
 	}
-	f.succeed()
-	return w, nil
+	return nil, opaque(err)
 }
 
 // list is the Reflector's way to list, which it tries where a list cannot be streamed. A server that has only
 // refused the request for now is not asked for the same in a way that costs it more.
 func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	if f.streaming != nil && !apierrors.IsInvalid(f.streaming) && !apierrors.IsBadRequest(f.streaming) {
+	if f.streaming != nil && !unsupported(f.streaming) {
 		return nil, opaque(f.streaming)
 	}
 	list, err := f.request(&options).Do(ctx).Get()
@@ -103,6 +106,9 @@ func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Ob
 	f.succeed()
 	return list, nil
 }
+
+// unsupported tells whether the server does not know how to stream a list.
+func unsupported(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) }
 
 func (f *feed) request(options *metav1.ListOptions) *rest.Request {
 	if f.name != "" {
