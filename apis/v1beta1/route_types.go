@@ -104,11 +104,16 @@ type LLMRule struct {
 	BackendRefs []LLMBackendRef `json:"backendRefs"`
 
 	// Time limits. Without them an answer may take as long as it likes, as long
-	// as something arrives from time to time. An addition of Remora.
+	// as something arrives from time to time. A duration is written like 30s, 5m
+	// or 1m30s; 0s means no limit. An addition of Remora.
 	// +optional
 	Timeouts *Timeouts `json:"timeouts,omitempty"`
 
-	// What is tried again. An addition of Remora.
+	// What is tried again, and how often. An attempt is only ever made while
+	// nothing has reached the app. It goes to a backend that has not been tried
+	// yet: of the same priority first, then of the next ones, then again from the
+	// start. Without this, there are two more attempts, where no connection could
+	// be made or the provider asked to come again soon. An addition of Remora.
 	// +optional
 	Retries *Retries `json:"retries,omitempty"`
 }
