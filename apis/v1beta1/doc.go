@@ -4,6 +4,9 @@
 // manifests work unchanged. Fields that Remora adds say so in their comments. The package imports
 // nothing but k8s.io/apimachinery: everything else in the project may depend on it.
 //
+// The schema has no pattern for text in which a user may by mistake write a key (hosts, paths, the key
+// itself): the API server shows what does not match a pattern. The webhook judges these, and shows none.
+//
 // +kubebuilder:object:generate=true
 // +groupName=istio.alibabacloud.com
 package v1beta1

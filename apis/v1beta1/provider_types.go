@@ -56,7 +56,6 @@ type LLMProviderSpec struct {
 	// older one keeps it, then the one with the lesser name.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
 	Host string `json:"host"`
 
 	// The path of the chat completions operation at the provider. The paths of
@@ -64,7 +63,6 @@ type LLMProviderSpec struct {
 	// its ending /chat/completions.
 	// +kubebuilder:default="/v1/chat/completions"
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:Pattern=`^(/[^\s#?]*)?$`
 	// +optional
 	Path string `json:"path,omitempty"`
 
@@ -136,7 +134,6 @@ type ProviderTLS struct {
 	// The server name asked for in the TLS handshake and expected in the
 	// certificate. Default: host.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	SNI string `json:"sni,omitempty"`
 
@@ -220,7 +217,6 @@ type OpenAIConfig struct {
 	// The key, sent as a bearer token in place of the app's own credentials.
 	// Whoever may read this object has it: prefer apiKeyRef.
 	// +kubebuilder:validation:MaxLength=8192
-	// +kubebuilder:validation:Pattern=`^[!-~]*$`
 	// +optional
 	APIKey string `json:"apiKey,omitempty"`
 

@@ -46,7 +46,6 @@ type LLMRouteSpec struct {
 	// older one keeps it, then the one with the lesser name.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*$`
 	Host string `json:"host"`
 
 	// Where the route applies: "mesh" stands for the sidecars and is the default.
@@ -174,7 +173,6 @@ type LLMBackendRef struct {
 	// provider, calls that fall to it go to the next priority, or are answered
 	// 503.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	ProviderHost string `json:"providerHost,omitempty"`
 
@@ -196,7 +194,6 @@ type LLMBackendRef struct {
 	// The Host header that the backend sees, in place of its own name. Refused
 	// where a key is sent.
 	// +kubebuilder:validation:MaxLength=253
-	// +kubebuilder:validation:Pattern=`^([a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?(\.[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?)*)?$`
 	// +optional
 	HostRewrite string `json:"hostRewrite,omitempty"`
 

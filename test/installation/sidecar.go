@@ -37,6 +37,8 @@ type Sidecar struct {
 	*controlplane.Process
 	// Listen is where apps reach it, Admin and Health are its other addresses.
 	Listen, Admin, Health string
+	// Kubeconfig is by what it reaches the API server.
+	Kubeconfig string
 }
 
 // Sidecar describes a sidecar of a namespace, with the rights that sidecars have; its Start runs it. Further arguments are
@@ -54,7 +56,7 @@ func (in *Installation) Sidecar(ctx context.Context, namespace string, args ...s
 		return nil, err
 	}
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	s := &Sidecar{Listen: at(0), Admin: at(1), Health: at(2)}
+	s := &Sidecar{Listen: at(0), Admin: at(1), Health: at(2), Kubeconfig: kubeconfig}
 	in.sidecars++
 	args = append([]string{
 		"proxy", "--kubeconfig=" + kubeconfig, "--namespace=" + namespace,

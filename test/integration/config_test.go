@@ -41,21 +41,17 @@ func TestManifests(t *testing.T) {
 	}
 	t.Cleanup(cp.Stop)
 	m := manifests{cp}
-	for name, test := range map[string]func(*testing.T){
-		"KubectlGetTellsHowAnObjectFares":                 m.kubectlGetTellsHowAnObjectFares,
-		"KubectlExplainTeaches":                           m.kubectlExplainTeaches,
-		"AnInstallationOverTheCRDsOfAnotherIsRefused":     m.anInstallationOverTheCRDsOfAnotherIsRefused,
-		"AnotherProductCannotTakeOurCRDs":                 m.anotherProductCannotTakeOurCRDs,
-		"EachServiceAccountMayDoWhatItMustAndNothingMore": m.eachServiceAccountMayDoWhatItMustAndNothingMore,
-		"PeopleReadKeysOnlyByARoleThatIsMadeForIt":        m.peopleReadKeysOnlyByARoleThatIsMadeForIt,
-		"TheInstallationAppliesAgainAndAgain":             m.theInstallationAppliesAgainAndAgain,
-		"TheWebhookIsAskedAsItSays":                       m.theWebhookIsAskedAsItSays,
-		"DeletingTheInstallationLeavesNothing":            m.deletingTheInstallationLeavesNothing,
-		"ThePodsMeetTheRestrictedStandard":                m.thePodsMeetTheRestrictedStandard,
-		"AnImageIsNamedByTheUsersOwnKustomization":        m.anImageIsNamedByTheUsersOwnKustomization,
-	} {
-		t.Run(name, test)
-	}
+	t.Run("KubectlGetTellsHowAnObjectFares", m.kubectlGetTellsHowAnObjectFares)
+	t.Run("KubectlExplainTeaches", m.kubectlExplainTeaches)
+	t.Run("AnInstallationOverTheCRDsOfAnotherIsRefused", m.anInstallationOverTheCRDsOfAnotherIsRefused)
+	t.Run("AnotherProductCannotTakeOurCRDs", m.anotherProductCannotTakeOurCRDs)
+	t.Run("EachServiceAccountMayDoWhatItMustAndNothingMore", m.eachServiceAccountMayDoWhatItMustAndNothingMore)
+	t.Run("PeopleReadKeysOnlyByARoleThatIsMadeForIt", m.peopleReadKeysOnlyByARoleThatIsMadeForIt)
+	t.Run("TheInstallationAppliesAgainAndAgain", m.theInstallationAppliesAgainAndAgain)
+	t.Run("TheWebhookIsAskedAsItSays", m.theWebhookIsAskedAsItSays)
+	t.Run("DeletingTheInstallationLeavesNothing", m.deletingTheInstallationLeavesNothing)
+	t.Run("ThePodsMeetTheRestrictedStandard", m.thePodsMeetTheRestrictedStandard)
+	t.Run("AnImageIsNamedByTheUsersOwnKustomization", m.anImageIsNamedByTheUsersOwnKustomization)
 }
 
 // fresh gives each test the control plane as it is before an installation: whoever uses it leaves it like that.

@@ -1,0 +1,67 @@
+package integration
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"remora.dev/remora/test/cases"
+)
+
+// resolvedBefore are the cases that kubectl or the API server have resolved before anybody judges: a repeated field and a
+// repeated object (the last wins), a null entry of a map (it is dropped). Only files can hold these.
+var resolvedBefore = []string{"field-twice.yaml", "two-objects-of-one-name.yaml", "header-null.yaml"}
+
+// The corpus as a user meets it: by kubectl apply, judged by the schema, its CEL rules and the webhook.
+func TestKubectlApplyRefusesAndAcceptsTheCorpus(t *testing.T) {
+	for _, c := range cases.All(t) {
+		valid := c.Valid || slices.Contains(resolvedBefore, path.Base(c.Name))
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			namespace := newNamespace(t)
+			text := strings.ReplaceAll(string(c.Text), ".default.", "."+namespace+".")
+			out, err := installed.KubectlWith(t.Context(), text, "-n", namespace, "apply", "-f", "-")
+			unread := strings.Contains(out, "strict decoding error") // then nothing else has been looked at, and fields are shown as written
+			if strings.Contains(out, "sk-") && !unread {
+				t.Errorf("a key is shown:\n%s", out)
+			}
+			if valid {
+				if err != nil {
+					t.Errorf("is refused:\n%s", out)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatalf("is accepted:\n%s", out)
+			}
+			missed := 0
+			for _, want := range c.Said {
+				if named(out, want) {
+					continue
+				}
+				if missed++; !unread || missed == len(c.Said) {
+					t.Errorf("%s is not named:\n%s", want.Field, out)
+				}
+			}
+		})
+	}
+}
+
+// named tells whether a refusal is about a field. The schema speaks first where it has something to say: in words of its
+// own, and where a required field is missing or a rule spans several, it names what holds them.
+func named(out string, want cases.Said) bool {
+	switch {
+	case strings.Contains(out, want.Part) && want.Part != "":
+		return true
+	case want.Field == "apiVersion" || want.Field == "kind":
+		return strings.Contains(out, "no matches for kind")
+	case want.Field == "metadata.name":
+		return strings.Contains(out, "name may not be empty") || strings.Contains(out, want.Field)
+	case strings.HasSuffix(want.Field, "…"): // we do not show what may be a key; strict decoding does
+		return strings.Contains(out, strings.TrimSuffix(want.Field, "…"))
+	}
+	parent := want.Field[:max(0, strings.LastIndexAny(want.Field, ".["))]
+	field := strings.TrimLeft(strings.TrimSuffix(want.Field[len(parent):], "]"), ".[")
+	return strings.Contains(out, want.Field) || strings.Contains(out, "."+field) || strings.Contains(out, " "+parent+": ")
+}
