@@ -30,7 +30,7 @@ const (
 	// writesAtOnce is how many requests one namespace has under way. More would only wait for the client's limit.
 	writesAtOnce = 8
 	// writesPerPass bounds how long a namespace with much to write keeps others, and later changes of its own, waiting.
-	writesPerPass = 200
+	writesPerPass = 500
 )
 
 // statusWriter compiles a namespace whenever something in it changes, and writes what Compile says of each object into its status.
@@ -49,7 +49,7 @@ type statusWriter struct {
 // pendingStatus is what is to be written of an object.
 type pendingStatus struct {
 	*judged
-	conditions []metav1.Condition
+	wanted []metav1.Condition
 }
 
 // Reconcile judges the namespace that request names. The queue hands a namespace out once at a time.
@@ -97,7 +97,7 @@ func (w *statusWriter) judge(namespace string, objects map[types.UID]*judged, pr
 	}
 	w.gauge.set(namespace, counts)
 	rank := func(v pendingStatus) int { // an edited object before one never seen
-		if meta.FindStatusCondition(v.judged.conditions, v1beta1.ConditionAccepted) != nil {
+		if meta.FindStatusCondition(v.conditions, v1beta1.ConditionAccepted) != nil {
 			return 0
 		}
 		return 1
@@ -122,7 +122,7 @@ func (w *statusWriter) writeAll(ctx context.Context, namespace string, due []pen
 			written.Add(1)
 		case apierrors.IsNotFound(err): // deleted meanwhile
 			err = nil
-		case apierrors.IsConflict(err): // deleted and made again meanwhile, or changed too often at this moment
+		case apierrors.IsConflict(err): // changed meanwhile, and the cache will see it
 			again.Add(1)
 			err = nil
 		}
@@ -142,31 +142,60 @@ func (w *statusWriter) writeAll(ctx context.Context, namespace string, due []pen
 
 // write applies our two conditions, and only these, and tells of them by an event where they are news.
 func (w *statusWriter) write(ctx context.Context, v pendingStatus) error {
-	conditions := make([]any, len(v.conditions))
-	for i := range v.conditions {
-		c, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v.conditions[i])
-		if err != nil {
-			return err
-		}
-		conditions[i] = c
-	}
-	u := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": conditions}}}
+	u := &unstructured.Unstructured{Object: map[string]any{}}
 	u.SetGroupVersionKind(v.gvk)
 	u.SetNamespace(v.Namespace)
 	u.SetName(v.Name)
-	u.SetUID(v.uid) // one that has the same name by now is another object
-	err := w.writer.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(v1beta1.ControllerName), client.ForceOwnership)
+	// What has changed meanwhile is to be judged anew, and what has the same name by now may be another object.
+	u.SetResourceVersion(cmp.Or(v.written, v.ResourceVersion))
+	err := setConditions(u, v.wanted)
+	if err == nil && len(v.content.Unreadable) == 0 {
+		err = w.writer.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(v1beta1.ControllerName), client.ForceOwnership)
+	} else if err == nil {
+		err = w.patch(ctx, u, v)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", v.ref, err)
 	}
-	before := v.judged.conditions
-	v.judged.conditions, v.judged.written = v.conditions, u.GetResourceVersion()
-	for _, c := range v.conditions {
+	before := v.conditions
+	v.conditions, v.written = merged(before, v.wanted), u.GetResourceVersion()
+	for _, c := range v.wanted {
 		if news(meta.FindStatusCondition(before, c.Type), c) {
 			w.tell(v.judged, c)
 		}
 	}
 	return nil
+}
+
+// patch writes what Apply cannot: the API server applies nothing to an object that does not fit its schema. The conditions of
+// others are written back as they were.
+func (w *statusWriter) patch(ctx context.Context, u *unstructured.Unstructured, v pendingStatus) error {
+	if err := setConditions(u, merged(v.conditions, v.wanted)); err != nil {
+		return err
+	}
+	body, err := u.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return w.writer.Patch(ctx, u, client.RawPatch(types.MergePatchType, body), client.FieldOwner(v1beta1.ControllerName))
+}
+
+// merged gives the conditions that were there with ours in their place.
+func merged(there, ours []metav1.Condition) []metav1.Condition {
+	others := slices.DeleteFunc(slices.Clone(there), func(c metav1.Condition) bool { return meta.FindStatusCondition(ours, c.Type) != nil })
+	return append(others, ours...)
+}
+
+func setConditions(u *unstructured.Unstructured, conditions []metav1.Condition) error {
+	list := make([]any, len(conditions))
+	for i := range conditions {
+		c, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&conditions[i])
+		if err != nil {
+			return err
+		}
+		list[i] = c
+	}
+	return unstructured.SetNestedSlice(u.Object, list, "status", "conditions")
 }
 
 func (w *statusWriter) tell(j *judged, c metav1.Condition) {

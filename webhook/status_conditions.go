@@ -75,12 +75,10 @@ func joined(sentences []string, limit int) string {
 		}
 		end, kept = next, kept+1
 	}
-	switch left := len(sentences) - kept; {
-	case kept == 0:
+	if kept == 0 {
 		return clipped(all, limit)
-	default:
-		return fmt.Sprintf("%s; and %d more", all[:end], left)
 	}
+	return fmt.Sprintf("%s; and %d more", all[:end], len(sentences)-kept)
 }
 
 // clipped ends s with "…" where it has more than limit bytes. No character is cut in two.

@@ -9,11 +9,13 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -22,10 +24,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/cluster/assets"
 	"remora.dev/remora/test/cluster/controlplane"
 )
 
@@ -36,12 +38,14 @@ const patience = 60 * time.Second
 type statusRig struct {
 	*controlplane.ControlPlane
 	admin      client.WithWatch
-	kubeconfig string       // the controller's
-	config     *rest.Config // the same
+	kubeconfig string // the controller's
 	log        *lockedBuffer
 	stop       func() // ends the controller and waits for its end
 	metrics    string // its address
 }
+
+// quiet turns off what the libraries log by themselves, once: it is not made for being changed while they run.
+var quiet = sync.OnceFunc(func() { newLog(io.Discard) })
 
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -62,13 +66,17 @@ func (b *lockedBuffer) String() string {
 	return all[max(0, len(all)-3000):]
 }
 
-func newStatusRig(t testing.TB) *statusRig {
-	t.Helper()
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{Binaries: os.Getenv("KUBEBUILDER_ASSETS")})
+func newStatusRig(tb testing.TB) *statusRig {
+	tb.Helper()
+	binaries, err := assets.Dir(tb.Context(), os.Stderr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(cp.Stop)
+	cp, err := controlplane.Start(tb.Context(), controlplane.Options{Binaries: binaries})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(cp.Stop)
 	r := &statusRig{ControlPlane: cp, log: &lockedBuffer{}}
 	for _, args := range [][]string{
 		{"apply", "-k", "../config/crd"},
@@ -76,57 +84,66 @@ func newStatusRig(t testing.TB) *statusRig {
 		{"create", "namespace", v1beta1.InstallationNamespace},
 		{"apply", "-f", "../config/rbac/controller.yaml"},
 	} {
-		if out, err := cp.Kubectl(t.Context(), args...); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+		if out, err := cp.Kubectl(tb.Context(), args...); err != nil {
+			tb.Fatalf("%v\n%s", err, out)
 		}
 	}
-	token, err := cp.Kubectl(t.Context(), "-n", v1beta1.InstallationNamespace, "create", "token", v1beta1.ControllerName, "--duration=24h")
+	token, err := cp.Kubectl(tb.Context(), "-n", v1beta1.InstallationNamespace, "create", "token", v1beta1.ControllerName, "--duration=24h")
 	if err != nil {
-		t.Fatalf("%v\n%s", err, token)
+		tb.Fatalf("%v\n%s", err, token)
 	}
-	token = strings.TrimSpace(token)
-	if r.kubeconfig, err = cp.TokenKubeconfig("controller", token); err != nil {
-		t.Fatal(err)
+	if r.kubeconfig, err = cp.TokenKubeconfig("controller", strings.TrimSpace(token)); err != nil {
+		tb.Fatal(err)
 	}
-	r.config = &rest.Config{Host: cp.URL(), BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: cp.CA()}}
 	s := runtime.NewScheme()
 	if err := errors.Join(scheme.AddToScheme(s), v1beta1.AddToScheme(s)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if r.admin, err = client.NewWithWatch(cp.Config(), client.Options{Scheme: s}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
 
 // start runs a controller in this process until the test ends or stop is called.
-func (r *statusRig) start(t testing.TB) {
-	t.Helper()
+func (r *statusRig) start(tb testing.TB, args ...string) {
+	tb.Helper()
 	ports, err := controlplane.FreePorts(2)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	health := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	r.metrics = fmt.Sprintf("127.0.0.1:%d", ports[1])
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() {
-		ended <- control(ctx, []string{"--kubeconfig", r.kubeconfig, "--health", health, "--metrics", r.metrics}, r.log)
-	}()
+	quiet()
+	f, err := parseControlFlags(append([]string{"--kubeconfig", r.kubeconfig, "--health", health, "--metrics", r.metrics}, args...))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	config, err := restConfig(f.kubeconfig)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	m, err := newController(config, f, funcr.NewJSON(func(line string) { fmt.Fprintln(r.log, line) }, funcr.Options{}))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	go func() { ended <- m.Start(ctx) }()
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
-			t.Errorf("the controller ended with an error: %v\n%s", err, r.log)
+			tb.Errorf("the controller ended with an error: %v\n%s", err, r.log)
 		}
 	})
-	t.Cleanup(r.stop)
-	r.eventually(t, "the controller to be ready", func(ctx context.Context) error { return controlplane.Probe("http://" + health + "/readyz")(ctx) })
+	tb.Cleanup(r.stop)
+	r.eventually(tb, "the controller to be ready", func(ctx context.Context) error { return controlplane.Probe("http://" + health + "/readyz")(ctx) })
 }
 
 // eventually asks again and again. It is for what sends no event of its own.
-func (r *statusRig) eventually(t testing.TB, what string, ask func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func (r *statusRig) eventually(tb testing.TB, what string, ask func(context.Context) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
@@ -138,24 +155,24 @@ func (r *statusRig) eventually(t testing.TB, what string, ask func(context.Conte
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			t.Fatalf("waited in vain for %s: %v\n%s", what, err, r.log)
+			tb.Fatalf("waited in vain for %s: %v\n%s", what, err, r.log)
 		}
 	}
 }
 
 // apply creates or replaces objects written as YAML in a namespace, which it makes.
-func (r *statusRig) apply(t testing.TB, namespace, yaml string) {
-	t.Helper()
-	_, _ = r.Kubectl(t.Context(), "create", "namespace", namespace) // it may be there
-	if out, err := r.KubectlWith(t.Context(), yaml, "-n", namespace, "apply", "-f", "-"); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+func (r *statusRig) apply(tb testing.TB, namespace, yaml string) {
+	tb.Helper()
+	_, _ = r.Kubectl(tb.Context(), "create", "namespace", namespace) // it may be there
+	if out, err := r.KubectlWith(tb.Context(), yaml, "-n", namespace, "apply", "-f", "-"); err != nil {
+		tb.Fatalf("%v\n%s", err, out)
 	}
 }
 
-func (r *statusRig) delete(t testing.TB, namespace string, args ...string) {
-	t.Helper()
-	if out, err := r.Kubectl(t.Context(), append([]string{"-n", namespace, "delete"}, args...)...); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+func (r *statusRig) delete(tb testing.TB, namespace string, args ...string) {
+	tb.Helper()
+	if out, err := r.Kubectl(tb.Context(), append([]string{"-n", namespace, "delete"}, args...)...); err != nil {
+		tb.Fatalf("%v\n%s", err, out)
 	}
 }
 
@@ -195,9 +212,9 @@ func (s *shown) unresolved(reason, part string) bool {
 }
 
 // await follows an object until it is as wanted.
-func (r *statusRig) await(t testing.TB, kind, namespace, name string, wanted func(*shown) bool) *shown {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+func (r *statusRig) await(tb testing.TB, kind, namespace, name string, wanted func(*shown) bool) *shown {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
 	defer cancel()
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(v1beta1.GroupVersion.WithKind(kind + "List"))
@@ -221,29 +238,66 @@ func (r *statusRig) await(t testing.TB, kind, namespace, name string, wanted fun
 			}
 		}
 	}
-	t.Fatalf("%s %s/%s never became as wanted. Its status:\n%s\nThe log:\n%s", kind, namespace, name, last, r.log)
+	tb.Fatalf("%s %s/%s never became as wanted. Its status:\n%s\nThe log:\n%s", kind, namespace, name, last, r.log)
 	return nil
 }
 
+// versions gives the resource versions of all objects, by kind, namespace and name.
+func (r *statusRig) versions(tb testing.TB) map[string]string {
+	tb.Helper()
+	all := map[string]string{}
+	for _, gvk := range statusKinds {
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+		if err := r.admin.List(tb.Context(), list); err != nil {
+			tb.Fatal(err)
+		}
+		for i := range list.Items {
+			u := &list.Items[i]
+			all[gvk.Kind+" "+u.GetNamespace()+"/"+u.GetName()] = u.GetResourceVersion()
+		}
+	}
+	return all
+}
+
+// statusWrites is how many writes of a status the API server has answered.
+func (r *statusRig) statusWrites(tb testing.TB) (n int) {
+	tb.Helper()
+	out, err := r.Kubectl(tb.Context(), "get", "--raw", "/metrics")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, `subresource="status"`) && strings.Contains(line, `group="istio.alibabacloud.com"`) {
+			count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), 64)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			n += int(count)
+		}
+	}
+	return n
+}
+
 // get gives an object as it is.
-func (r *statusRig) get(t testing.TB, kind, namespace, name string) *shown {
-	t.Helper()
-	return r.await(t, kind, namespace, name, func(*shown) bool { return true })
+func (r *statusRig) get(tb testing.TB, kind, namespace, name string) *shown {
+	tb.Helper()
+	return r.await(tb, kind, namespace, name, func(*shown) bool { return true })
 }
 
 // eventsOf gives "TYPE REASON: NOTE" of the events of an object, sorted by time.
-func (r *statusRig) eventsOf(t testing.TB, ctx context.Context, kind, namespace, name string) []string {
-	t.Helper()
+func (r *statusRig) eventsOf(ctx context.Context, tb testing.TB, kind, namespace, name string) []string {
+	tb.Helper()
 	var list eventsv1.EventList
 	if err := r.admin.List(ctx, &list, client.InNamespace(namespace)); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var all []string
 	for i := range list.Items {
 		if e := &list.Items[i]; e.Regarding.Kind == kind && e.Regarding.Name == name {
 			all = append(all, e.Type+" "+e.Reason+": "+e.Note)
 			if len(e.Note) > 1024 || e.ReportingController != v1beta1.ControllerName {
-				t.Errorf("an event has a note of %d bytes, by %s", len(e.Note), e.ReportingController)
+				tb.Errorf("an event has a note of %d bytes, by %s", len(e.Note), e.ReportingController)
 			}
 		}
 	}

@@ -48,6 +48,7 @@ func TestTheStatusSaysWhatCompileSays(t *testing.T) {
 }
 
 func judgedAgain(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com}"))
 	s := r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("") && s.resolved() })
 	if age := time.Since(s.condition("Accepted").LastTransitionTime.Time); age < -time.Second || age > patience {
@@ -85,6 +86,7 @@ func judgedAgain(t *testing.T, r *statusRig, ns string) {
 }
 
 func warned(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", `{host: a.example.com, tls: {mode: DISABLE, allowInsecureKey: true}, configs: {defaultConfig: {openAIConfig: {apiKey: sk-secret-value}}, routeSpecificConfigs: {nobody: {}}}}`))
 	s := r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("(InlineKey)") })
 	for _, code := range []string{"KeyInPlainText", "RouteConfigUnused"} {
@@ -102,6 +104,7 @@ func warned(t *testing.T, r *statusRig, ns string) {
 }
 
 func rivals(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	// Of one second, so the name decides.
 	r.apply(t, ns, providerYAML("a", "{host: x.example.com}")+providerYAML("b", "{host: x.example.com}"))
 	r.await(t, provider, ns, "a", func(s *shown) bool { return s.condition("Accepted").Status != "" })
@@ -116,6 +119,7 @@ func rivals(t *testing.T, r *statusRig, ns string) {
 }
 
 func providerComes(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, routeYAML("r", "{host: chat, rules: [{backendRefs: [{providerHost: p.example.com}]}]}"))
 	r.await(t, route, ns, "r", func(s *shown) bool {
 		return s.accepted("") && s.unresolved("ProviderNotFound", "spec.rules[0].backendRefs[0].providerHost: no LLMProvider")
@@ -127,6 +131,7 @@ func providerComes(t *testing.T, r *statusRig, ns string) {
 }
 
 func secretComes(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com, configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: dashscope}}}}}"))
 	missing := func(s *shown) bool { return s.accepted("") && s.unresolved("SecretNotFound", "does not exist") }
 	r.await(t, provider, ns, "p", missing)
@@ -147,6 +152,7 @@ func secretComes(t *testing.T, r *statusRig, ns string) {
 }
 
 func secretJudged(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com, configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: s, key: k}}}}}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.unresolved("SecretNotFound", "") })
 	secret := secretOf(ns, "s", corev1.SecretTypeOpaque, map[string]string{"other": "x"})
@@ -169,6 +175,7 @@ func secretJudged(t *testing.T, r *statusRig, ns string) {
 }
 
 func certificateJudged(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com, tls: {mode: MUTUAL, clientCertificateRef: {name: s}}}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.unresolved("SecretNotFound", "") })
 	pair, err := standInPair()
@@ -192,6 +199,7 @@ func certificateJudged(t *testing.T, r *statusRig, ns string) {
 }
 
 func foreignCondition(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("") })
 	foreign := `{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"p"},"status":{"conditions":[` +
@@ -207,6 +215,7 @@ func foreignCondition(t *testing.T, r *statusRig, ns string) {
 }
 
 func overwritten(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("") })
 	if out, err := r.Kubectl(t.Context(), "-n", ns, "patch", "llmprovider", "p", "--subresource=status", "--type=merge", "-p", `{"status":{"conditions":null}}`); err != nil {
@@ -216,6 +225,7 @@ func overwritten(t *testing.T, r *statusRig, ns string) {
 }
 
 func told(t *testing.T, r *statusRig, ns string) {
+	t.Helper()
 	rules := strings.Repeat("{backendRefs: [{providerHost: a-provider-that-is-missing.example.com}]},", 20)
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com}")+routeYAML("r", "{host: chat, rules: ["+rules+"]}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("") })
@@ -224,12 +234,12 @@ func told(t *testing.T, r *statusRig, ns string) {
 	r.apply(t, ns, providerYAML("p", "{host: a.example.com, path: /a, configs: {defaultConfig: {openAIConfig: {apiKey: sk}}}}"))
 	r.await(t, provider, ns, "p", func(s *shown) bool { return s.accepted("(InlineKey)") })
 	r.eventually(t, "the events", func(ctx context.Context) error {
-		got := r.eventsOf(t, ctx, provider, ns, "p")
+		got := r.eventsOf(ctx, t, provider, ns, "p")
 		slices.Sort(got)
 		if len(got) != 2 || !strings.HasPrefix(got[0], "Normal Accepted: the object is valid and in use; warning: ") || !strings.HasPrefix(got[1], "Warning InvalidValue: spec.path: ") {
 			return fmt.Errorf("they are %q", got)
 		}
-		if got = r.eventsOf(t, ctx, route, ns, "r"); len(got) != 1 || !strings.HasPrefix(got[0], "Warning ProviderNotFound: spec.rules[0]") {
+		if got = r.eventsOf(ctx, t, route, ns, "r"); len(got) != 1 || !strings.HasPrefix(got[0], "Warning ProviderNotFound: spec.rules[0]") {
 			return fmt.Errorf("those of the route are %q", got)
 		}
 		return nil
