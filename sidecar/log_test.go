@@ -105,7 +105,7 @@ func TestTheLogSaysWhereLinesAreMissing(t *testing.T) {
 }
 
 func TestTheSidecarOutlivesTheReaderOfItsLog(t *testing.T) {
-	s := start(t, write(t, "all.yaml", valid))
+	s := start(t, "--config", write(t, "all.yaml", valid))
 	if err := s.log.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -96,8 +97,7 @@ func (d *departures) forget(c *clientConn) {
 // closeAll ends every connection that is left.
 func (d *departures) closeAll() int { return d.closeWhere(func(*clientConn) bool { return true }) }
 
-// closeUnused ends the connections that no request is being answered on: idle ones, and those on which
-// less than a request's head has come.
+// closeUnused ends the connections without a request: idle ones, and those on which less than a head has come.
 func (d *departures) closeUnused() int {
 	return d.closeWhere(func(c *clientConn) bool { return !c.serving.Load() })
 }
@@ -130,12 +130,24 @@ type clientConn struct {
 	token      uint64
 	lingering  atomic.Bool // more of a refused request may be on its way
 
-	serving atomic.Bool // a request is being answered
+	serving atomic.Bool // the head of a request has come, and it has not been answered
 
 	mu      sync.Mutex
 	gone    bool
 	current aborter
 }
+
+// Read also notes that a head has come: a small body is awaited before the handler is called, and a request that is
+// still arriving is one to be waited for.
+func (c *clientConn) Read(b []byte) (int, error) {
+	n, err := c.TCPConn.Read(b)
+	if !c.serving.Load() && bytes.Contains(b[:n], endOfHead) {
+		c.serving.Store(true)
+	}
+	return n, err
+}
+
+var endOfHead = []byte("\r\n\r\n")
 
 // depart ends what the connection's request is doing. It is called once or twice: for a half-close and
 // for what follows it.
