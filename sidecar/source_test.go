@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,7 +10,7 @@ import (
 )
 
 func TestTheProxyFollowsTheNamespaceOfItsKubeconfig(t *testing.T) {
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{Binaries: os.Getenv("KUBEBUILDER_ASSETS")})
+	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -34,7 +33,7 @@ var briefly = certificateTimes{authority: 45 * time.Second, leaf: 40 * time.Seco
 var atRest = certificateTimes{authority: 24 * time.Hour, leaf: time.Hour, settle: time.Minute, barren: time.Minute, tick: time.Second}
 
 func TestCertificates(t *testing.T) {
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{Binaries: os.Getenv("KUBEBUILDER_ASSETS")})
+	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,6 @@ import (
 // theCluster is started by the first test that asks for it, and has our CRDs.
 var theCluster = sync.OnceValues(func() (*controlplane.ControlPlane, error) {
 	cp, err := controlplane.Start(context.Background(), controlplane.Options{
-		Binaries:      os.Getenv("KUBEBUILDER_ASSETS"),
 		APIServerArgs: []string{"--etcd-compaction-interval=1s"},
 	})
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"remora.dev/remora/test/cluster/assets"
 )
 
 // ServiceRange is where the addresses of Services are taken from. It is on loopback: whoever listens on the address of a
@@ -29,7 +31,8 @@ const startTime = 2 * time.Minute
 
 // Options says how a control plane differs from the usual one.
 type Options struct {
-	// Binaries is the folder with kube-apiserver, etcd and kubectl.
+	// Binaries is the folder with kube-apiserver, etcd and kubectl; the default is that of package assets, which builds
+	// them where they are missing.
 	Binaries string
 	// APIServerArgs are added to the API server's command line and win over what stands there already.
 	APIServerArgs []string
@@ -49,6 +52,11 @@ type ControlPlane struct {
 
 // Start gives a control plane that is ready. It is to be stopped with Stop.
 func Start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
+	if o.Binaries == "" {
+		if o.Binaries, err = assets.Dir(ctx, os.Stderr); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := os.MkdirTemp("", "controlplane-")
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 )
 
 func TestAKilledAPIServerComesBackWithWhatItHad(t *testing.T) {
-	cp, err := controlplane.Start(t.Context(), controlplane.Options{Binaries: os.Getenv("KUBEBUILDER_ASSETS")})
+	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
