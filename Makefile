@@ -42,8 +42,10 @@ check: ## Generate, gofmt, go vet, lint; fails where a generated file was out of
 	@for module in . $(SUBMODULES); do echo "== go vet, lint: $$module"; (cd "$$module"; time { go vet ./... && $(TOOL) golangci-lint run ./...; }); done
 
 generate: ## Write the deep copies of apis/ and the CRDs of config/crd from the Go types
-	@rm -f config/crd/*_*.yaml
-	@$(TOOL) controller-gen object crd paths=./apis/... output:crd:dir=config/crd
+	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	  $(TOOL) controller-gen object crd paths=./apis/... output:crd:dir="$$new"; \
+	  for old in config/crd/*_*.yaml; do [ -e "$$new/$${old##*/}" ] || rm -f "$$old"; done; \
+	  for f in "$$new"/*; do cmp -s "$$f" config/crd/$${f##*/} || install -m 644 "$$f" config/crd/; done
 
 bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and haproxy; the configuration in Kubernetes
 	@.ci/prerequisites bench

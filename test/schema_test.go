@@ -39,7 +39,7 @@ func readDefinitions(t *testing.T) map[string]*apiextensions.CustomResourceDefin
 	t.Helper()
 	scheme := runtime.NewScheme()
 	install.Install(scheme)
-	files, err := filepath.Glob("../config/crd/*.yaml")
+	files, err := filepath.Glob("../config/crd/*_*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no CRDs: %v", err)
 	}

@@ -155,7 +155,7 @@ func (c *ControlPlane) UserKubeconfig(user string, groups ...string) (string, er
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(c.dir, strings.ReplaceAll(user, ":", "_")+".kubeconfig")
+	path := filepath.Join(c.dir, "user-"+strings.ReplaceAll(user, ":", "_")+".kubeconfig")
 	return path, os.WriteFile(path, text, 0o600)
 }
 
