@@ -67,11 +67,11 @@ func (r *resources) Handle(ctx context.Context, req admission.Request) (answer a
 
 // changeOf reads what a request asks for. The old version is the API server's own, which is newer than ours.
 func changeOf(req *admission.Request) (change, error) {
-	old, before, err := readObject(req, req.OldObject)
+	old, before, err := readObject(req.OldObject)
 	if err != nil {
 		return change{}, err
 	}
-	now, after, err := readObject(req, req.Object)
+	now, after, err := readObject(req.Object)
 	if err != nil {
 		return change{}, err
 	}
@@ -85,7 +85,7 @@ func changeOf(req *admission.Request) (change, error) {
 	return c, nil
 }
 
-func readObject(req *admission.Request, raw runtime.RawExtension) (*unstructured.Unstructured, *object, error) {
+func readObject(raw runtime.RawExtension) (*unstructured.Unstructured, *object, error) {
 	if len(raw.Raw) == 0 {
 		return nil, nil, nil
 	}
@@ -148,8 +148,8 @@ const (
 	roomForWarning  = 256
 )
 
-// presentable brings warnings into the form and the room that the API server has for them. It drops those with control
-// characters, says nothing of those for which there is no room, and cuts in the middle of words.
+// presentable brings warnings into the form and the room that the API server has for them. By itself, that drops what has
+// control characters and what there is no room for, without a word.
 func presentable(warnings []string) []string {
 	total := 0
 	for i, w := range warnings {
