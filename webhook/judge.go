@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -69,21 +70,40 @@ func judgeAmong(others []*object, c change) verdict {
 	return v
 }
 
-// causedInOthers words the problems that other objects did not have before, those that stop an object apart.
+// causedInOthers words the problems that other objects did not have before, those that stop an object apart. Of several with
+// the same code it shows the first and the number: a provider may be used by thousands of routes.
 func causedInOthers(earlier routing.Objects, now []routing.Problem, candidate routing.Ref) (broken, rest []string) {
 	_, before := routing.Compile(earlier, nil)
 	known := map[routing.Problem]bool{}
 	for _, p := range before {
 		known[p] = true
 	}
+	type kind struct {
+		severity routing.Severity
+		code     routing.Code
+	}
+	first, count := []routing.Problem{}, map[kind]int{}
 	for _, p := range now {
 		if p.Object == candidate || known[p] {
 			continue
 		}
+		k := kind{p.Severity, p.Code}
+		if count[k]++; count[k] == 1 {
+			first = append(first, p)
+		}
+	}
+	for _, p := range first {
+		words := p.Object.String() + ": " + p.String()
 		if p.Severity == routing.Invalid {
-			broken = append(broken, "this makes "+p.Object.String()+" invalid: "+p.String())
+			words = "this makes " + p.Object.String() + " invalid: " + p.String()
+		}
+		if more := count[kind{p.Severity, p.Code}] - 1; more > 0 {
+			words += fmt.Sprintf("; and %d more like this", more)
+		}
+		if p.Severity == routing.Invalid {
+			broken = append(broken, words)
 		} else {
-			rest = append(rest, p.Object.String()+": "+p.String())
+			rest = append(rest, words)
 		}
 	}
 	return broken, rest

@@ -126,6 +126,10 @@ func whatAnEditDoesToOthers(in *admitted) {
 	in.accepted(t, routeNamed("r", "chat", "{backendRefs: [{providerHost: llm.example.com, hostRewrite: inner.example.com}]}"), "created")
 	withKey := strings.Replace(providerNamed("p", "llm.example.com"), "}\n---", ", configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: keys}}}}}\n---", 1)
 	in.accepted(t, withKey, "Warning: this makes LLMRoute "+in.namespace+"/r invalid: spec.rules[0].backendRefs[0].hostRewrite: LLMProvider "+in.namespace+"/p sends a key with these calls, which must reach no other host: remove hostRewrite (InvalidValue)\n")
+	in.accepted(t, providerNamed("q", "gone.example.com")+routeNamed("r1", "one", "{backendRefs: [{providerHost: gone.example.com}]}")+routeNamed("r2", "two", "{backendRefs: [{providerHost: gone.example.com}]}"), "created")
+	if out := in.kubectl(t, "", "-n", in.namespace, "delete", "llmprovider", "q"); !strings.Contains(out, "Warning: LLMRoute "+in.namespace+"/r1: spec.rules[0].backendRefs[0].providerHost: ") || !strings.Contains(out, "(ProviderNotFound); and 1 more like this\n") {
+		t.Errorf("it prints\n%s", out)
+	}
 }
 
 func TestWhatCannotBeJudgedIsNotLetIn(t *testing.T) {
