@@ -22,6 +22,9 @@ func compile(t *testing.T, c cases.Case, workload *routing.Workload) (routing.Ob
 		}
 	}
 	table, problems := routing.Compile(in, workload)
+	if judged := routing.Judge(in); !slices.Equal(judged, problems) {
+		t.Errorf("Judge says otherwise than Compile: %v", judged)
+	}
 	return in, table, problems
 }
 

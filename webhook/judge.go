@@ -46,7 +46,7 @@ func judgeAmong(others []*object, c change) verdict {
 	if c.claims() {
 		makeNewest(&later, c.ref())
 	}
-	_, problems := routing.Compile(later, nil)
+	problems := routing.Judge(later)
 
 	var v verdict
 	var own, unresolved []string
@@ -73,7 +73,7 @@ func judgeAmong(others []*object, c change) verdict {
 // causedInOthers words the problems that other objects did not have before, those that stop an object apart. Of several with
 // the same code it shows the first and the number: a provider may be used by thousands of routes.
 func causedInOthers(earlier routing.Objects, now []routing.Problem, candidate routing.Ref) (broken, rest []string) {
-	_, before := routing.Compile(earlier, nil)
+	before := routing.Judge(earlier)
 	known := map[routing.Problem]bool{}
 	for _, p := range before {
 		known[p] = true

@@ -67,7 +67,7 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	if in.Secrets, err = w.secrets.lookUp(ctx, namespace, in.Providers); err != nil {
 		return reconcile.Result{}, err
 	}
-	_, problems := routing.Compile(in, nil)
+	problems := routing.Judge(in)
 	due := w.judge(namespace, objects, problems)
 	w.mu.Lock()
 	if len(objects) == 0 {
@@ -91,7 +91,7 @@ func (w *statusWriter) judge(namespace string, objects map[types.UID]*judged, pr
 	for _, j := range objects {
 		wanted := conditionsFor(byObject[j.ref], j.generation)
 		counts[newObjectState(j.ref.Kind, wanted)]++
-		if settle(wanted, j.conditions, now) {
+		if settle(wanted, j.conditions, now) || j.rules != rulesOf(j.object) {
 			due = append(due, pendingStatus{j, wanted})
 		}
 	}
@@ -148,7 +148,7 @@ func (w *statusWriter) write(ctx context.Context, v pendingStatus) error {
 	u.SetName(v.Name)
 	// What has changed meanwhile is to be judged anew, and what has the same name by now may be another object.
 	u.SetResourceVersion(cmp.Or(v.written, v.ResourceVersion))
-	err := setConditions(u, v.wanted)
+	err := setStatus(u, v, v.wanted)
 	if err == nil && len(v.content.Unreadable) == 0 {
 		err = w.writer.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(v1beta1.ControllerName), client.ForceOwnership)
 	} else if err == nil {
@@ -158,7 +158,7 @@ func (w *statusWriter) write(ctx context.Context, v pendingStatus) error {
 		return fmt.Errorf("%s: %w", v.ref, err)
 	}
 	before := v.conditions
-	v.conditions, v.written = merged(before, v.wanted), u.GetResourceVersion()
+	v.conditions, v.rules, v.written = merged(before, v.wanted), rulesOf(v.object), u.GetResourceVersion()
 	for _, c := range v.wanted {
 		if news(meta.FindStatusCondition(before, c.Type), c) {
 			w.tell(v.judged, c)
@@ -170,7 +170,7 @@ func (w *statusWriter) write(ctx context.Context, v pendingStatus) error {
 // patch writes what Apply cannot: the API server applies nothing to an object that does not fit its schema. The conditions of
 // others are written back as they were.
 func (w *statusWriter) patch(ctx context.Context, u *unstructured.Unstructured, v pendingStatus) error {
-	if err := setConditions(u, merged(v.conditions, v.wanted)); err != nil {
+	if err := setStatus(u, v, merged(v.conditions, v.wanted)); err != nil {
 		return err
 	}
 	body, err := u.MarshalJSON()
@@ -186,7 +186,7 @@ func merged(there, ours []metav1.Condition) []metav1.Condition {
 	return append(others, ours...)
 }
 
-func setConditions(u *unstructured.Unstructured, conditions []metav1.Condition) error {
+func setStatus(u *unstructured.Unstructured, v pendingStatus, conditions []metav1.Condition) error {
 	list := make([]any, len(conditions))
 	for i := range conditions {
 		c, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&conditions[i])
@@ -195,7 +195,12 @@ func setConditions(u *unstructured.Unstructured, conditions []metav1.Condition) 
 		}
 		list[i] = c
 	}
-	return unstructured.SetNestedSlice(u.Object, list, "status", "conditions")
+	status := map[string]any{"conditions": list}
+	if rules := rulesOf(v.object); rules != "" || v.rules != "" {
+		status["rules"] = rules
+	}
+	u.Object["status"] = status
+	return nil
 }
 
 func (w *statusWriter) tell(j *judged, c metav1.Condition) {

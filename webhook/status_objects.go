@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -30,6 +33,7 @@ type judged struct {
 	generation int64
 	created    metav1.Time
 	conditions []metav1.Condition // its latest known ones
+	rules      string             // what its status says of them
 	written    string             // the version that our last write made, as long as the cache has not seen it
 }
 
@@ -80,7 +84,7 @@ func newJudged(u *unstructured.Unstructured, gvk schema.GroupVersionKind, old *j
 	}
 	if old != nil && old.written != "" && older(u.GetResourceVersion(), old.written) {
 		// The cache has not seen our own write yet. What it shows would be written a second time, with another time.
-		j.conditions, j.written = old.conditions, old.written
+		j.conditions, j.rules, j.written = old.conditions, old.rules, old.written
 		return j
 	}
 	var status v1beta1.Status
@@ -89,8 +93,23 @@ func newJudged(u *unstructured.Unstructured, gvk schema.GroupVersionKind, old *j
 			status = v1beta1.Status{} // another schema's: it is written anew
 		}
 	}
-	j.conditions = status.Conditions
+	j.conditions, j.rules = status.Conditions, status.Rules
 	return j
+}
+
+// maxRules bounds the rules in a status: what a line of kubectl get has room for.
+const maxRules = 100
+
+// rulesOf gives the rules of a route in order, by name or else by number.
+func rulesOf(o *object) string {
+	if !o.isRoute() {
+		return ""
+	}
+	var names []string
+	for i, r := range o.content.Routes[0].Spec.Rules {
+		names = append(names, cmp.Or(r.Name, strconv.Itoa(i+1)))
+	}
+	return clipped(strings.Join(names, ", "), maxRules)
 }
 
 // older tells whether a version of an object is older than another one.

@@ -140,7 +140,7 @@ func (k *secretKnowledge) reduce(s *corev1.Secret) routing.Secret {
 	}
 	const certificate = "certificate"
 	probe(certificate).Spec.TLS = &v1beta1.ProviderTLS{Mode: v1beta1.TLSMutual, ClientCertificateRef: &v1beta1.LocalObjectReference{Name: s.Name}}
-	_, problems := routing.Compile(routing.Objects{Providers: probes, Secrets: []routing.Secret{whole}}, nil)
+	problems := routing.Judge(routing.Objects{Providers: probes, Secrets: []routing.Secret{whole}})
 	unusable := map[string]bool{}
 	for _, p := range problems {
 		unusable[p.Object.Name] = true

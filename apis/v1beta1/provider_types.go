@@ -235,4 +235,8 @@ type Status struct {
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// The rules of an LLMRoute in order, by name or else by number, for kubectl get.
+	// +optional
+	Rules string `json:"rules,omitempty"`
 }

@@ -12,7 +12,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:resource:categories=llm,shortName=llmr
 // +kubebuilder:metadata:labels="app.kubernetes.io/part-of=remora"
 // +kubebuilder:printcolumn:name="Host",type=string,JSONPath=`.spec.host`,description="The name that apps call."
-// +kubebuilder:printcolumn:name="First Rule",type=string,JSONPath=`.spec.rules[0].name`,description="The name of the rule that is tried first."
+// +kubebuilder:printcolumn:name="Rules",type=string,JSONPath=`.status.rules`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`,description="Whether it is valid and in use."
 // +kubebuilder:printcolumn:name="Resolved",type=string,JSONPath=`.status.conditions[?(@.type=="ResolvedRefs")].status`,description="Whether everything that it names exists."
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.status=="False")].reason`,description="Why it is not accepted, or else which reference is not resolved."

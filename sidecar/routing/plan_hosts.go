@@ -77,6 +77,9 @@ func (c *comparison) pairs() []hostPair {
 
 func (c *comparison) compareHost(name string, before, after *Host) {
 	h := hostText(name)
+	c.filled, c.leftOfHost = false, min(maxOfOneHost, *c.left)
+	*c.left -= c.leftOfHost
+	defer func() { *c.left += c.leftOfHost }()
 	switch {
 	case after == nil && c.after.incomplete, before == nil && c.before.incomplete:
 		return // which hosts are owned is not known
@@ -105,10 +108,7 @@ func (c *comparison) compareHost(name string, before, after *Host) {
 		c.served(h, "is", " from now on, no longer refused ("+before.Refusal.status()+")", after)
 	default:
 		n := len(c.found)
-		c.filled, c.leftOfHost = false, min(maxOfOneHost, *c.left)
-		*c.left -= c.leftOfHost
 		c.compareRules(h, before, after)
-		*c.left += c.leftOfHost
 		if n == len(c.found) && !c.filled {
 			c.comparePaths(h, before, after)
 		}

@@ -41,14 +41,14 @@ func (m manifests) kubectlGetTellsHowAnObjectFares(t *testing.T) {
 		"llmprovider/qwen": `{"type":"Accepted","status":"False","reason":"HostConflict","message":"another one is older",` + at + `},{"type":"ResolvedRefs","status":"True","reason":"ResolvedRefs","message":"all there",` + at + `}`,
 		"llmroute/chat":    `{"type":"Accepted","status":"True","reason":"Accepted","message":"in use",` + at + `},{"type":"ResolvedRefs","status":"False","reason":"NoProvider","message":"no provider has that host",` + at + `}`,
 	} {
-		m.must(t, "-n", "columns", "patch", object, "--subresource=status", "--type=merge", "-p", `{"status":{"conditions":[`+conditions+`]}}`)
+		m.must(t, "-n", "columns", "patch", object, "--subresource=status", "--type=merge", "-p", `{"status":{"rules":"vip-route, 2","conditions":[`+conditions+`]}}`)
 	}
 	// Short names and the category find them too.
 	for _, names := range []string{"llmproviders,llmroutes", "llmp,llmr", "llm"} {
 		rows := fields(m.must(t, "-n", "columns", "get", names))
 		for _, want := range []string{
 			"NAME HOST MODEL ACCEPTED RESOLVED AGE", "llmprovider.istio.alibabacloud.com/qwen dashscope.aliyuncs.com qwen-turbo False True",
-			"NAME HOST FIRST RULE ACCEPTED RESOLVED AGE", "llmroute.istio.alibabacloud.com/chat chat vip-route True False",
+			"NAME HOST RULES ACCEPTED RESOLVED AGE", "llmroute.istio.alibabacloud.com/chat chat vip-route, 2 True False",
 		} {
 			if !strings.Contains(rows, want) {
 				t.Errorf("kubectl get %s lacks %q:\n%s", names, want, rows)

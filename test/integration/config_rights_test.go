@@ -44,7 +44,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 	for account, rights := range map[string]struct{ may, mayNot []string }{
 		v1beta1.WebhookName: {
 			may: []string{
-				"list " + api + "/llmproviders -", "watch " + api + "/llmroutes -", "get " + api + "/llmroutes team-a chat",
+				"list " + api + "/llmproviders -", "watch " + api + "/llmroutes -",
 				"get apiextensions.k8s.io/customresourcedefinitions - llmroutes." + api,
 				"watch core/secrets remora-system remora-webhook-ca", "update core/secrets remora-system remora-webhook-ca", "create core/secrets remora-system",
 				"watch admissionregistration.k8s.io/validatingwebhookconfigurations - remora-webhook",
@@ -67,7 +67,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 				"list core/secrets -", "watch core/secrets -", "get core/secrets team-a dashscope",
 				"create coordination.k8s.io/leases remora-system", "get coordination.k8s.io/leases remora-system remora-controller",
 				"update coordination.k8s.io/leases remora-system remora-controller",
-				"create core/events team-a", "patch core/events team-a", "create events.k8s.io/events team-a", "patch events.k8s.io/events team-a",
+				"create events.k8s.io/events team-a", "patch events.k8s.io/events team-a",
 			},
 			mayNot: []string{
 				"create core/secrets remora-system", "update core/secrets team-a dashscope", "patch core/secrets team-a dashscope", "delete core/secrets team-a dashscope",
