@@ -74,7 +74,7 @@ func (in *Installation) build(ctx context.Context) error {
 	if err := os.MkdirAll(in.binaries, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", in.binaries, "./webhook", "./sidecar")
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", in.binaries, "./webhook", "./sidecar")
 	cmd.Dir = root()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

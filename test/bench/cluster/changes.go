@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+const (
+	namespace = "default"
+	provider  = "bench" // the LLMProvider that is changed
+)
+
+func (b *bench) providers() dynamic.ResourceInterface {
+	return b.client.Resource(v1beta1.GroupVersion.WithResource("llmproviders")).Namespace(namespace)
+}
+
+func object(name, host, model string, port int) *unstructured.Unstructured {
+	spec := map[string]any{"host": host, "configs": map[string]any{"defaultConfig": map[string]any{"openAIConfig": map[string]any{"model": model}}}}
+	if port > 0 {
+		spec["port"] = int64(port)
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1beta1.GroupVersion.String(), "kind": v1beta1.KindLLMProvider, "metadata": map[string]any{"name": name}, "spec": spec,
+	}}
+}
+
+func (b *bench) createProvider(ctx context.Context) error {
+	_, port, err := net.SplitHostPort(b.provider.Addr())
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	_, err = b.providers().Create(ctx, object(provider, providerHost, "model-0", number), metav1.CreateOptions{})
+	return err
+}
+
+// change gives the provider another model, as kubectl patch does.
+func (b *bench) change(ctx context.Context, model string, o metav1.PatchOptions) error {
+	patch := fmt.Sprintf(`{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":%q}}}}}`, model)
+	_, err := b.providers().Patch(ctx, provider, types.MergePatchType, []byte(patch), o)
+	return err
+}
+
+// call gives the model that the provider was asked for.
+func (b *bench) call(ctx context.Context, client *http.Client) (model string, err error) {
+	resp, err := b.sidecar.Ask(ctx, client, providerHost)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return "", err
+	}
+	var answer struct{ Model string }
+	if err := json.Unmarshal(text, &answer); err != nil || resp.StatusCode != http.StatusOK || answer.Model == "" {
+		return "", fmt.Errorf("answered %s: %.300s", resp.Status, text)
+	}
+	return answer.Model, nil
+}
+
+// effects takes the time from sending a change to the first request that shows it.
+func (b *bench) effects(ctx context.Context) error {
+	fmt.Fprintf(b.progress, "%d changes, one after the other\n", b.changes)
+	client := b.sidecar.Client()
+	var admitted, total times
+	for i := range b.changes {
+		model := fmt.Sprintf("effect-%d", i)
+		start := time.Now()
+		if err := b.change(ctx, model, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+		admitted = append(admitted, time.Since(start))
+		for {
+			seen, err := b.call(ctx, client)
+			if err != nil {
+				return err
+			}
+			if seen == model {
+				break
+			}
+			if time.Since(start) > 30*time.Second {
+				return fmt.Errorf("change %d has no effect within 30 s", i)
+			}
+		}
+		total = append(total, time.Since(start))
+	}
+	b.say("From sending a change to the first request that shows it: %s over %d changes;\n  of it until the API server had answered, webhook included: %s", total, b.changes, admitted)
+	return nil
+}
+
+// load changes the configuration all the time while apps call.
+func (b *bench) load(ctx context.Context) error {
+	fmt.Fprintf(b.progress, "%d changes while 8 apps call\n", b.underLoad)
+	var calls, failed atomic.Int64
+	var firstFailure atomic.Pointer[error]
+	done := make(chan struct{})
+	var apps sync.WaitGroup
+	for range 8 {
+		apps.Go(func() {
+			client := b.sidecar.Client()
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				calls.Add(1)
+				if _, err := b.call(ctx, client); err != nil {
+					failed.Add(1)
+					firstFailure.CompareAndSwap(nil, &err)
+				}
+			}
+		})
+	}
+	start := time.Now()
+	var err error
+	for i := 0; i < b.underLoad && err == nil; i++ {
+		err = b.change(ctx, fmt.Sprintf("load-%d", i), metav1.PatchOptions{})
+	}
+	took := time.Since(start)
+	close(done)
+	apps.Wait()
+	if err != nil {
+		return err
+	}
+	b.say("%d changes within %.0f s under load: %d requests, %d failed", b.underLoad, took.Seconds(), calls.Load(), failed.Load())
+	if failed.Load() > 0 {
+		return fmt.Errorf("requests failed while the configuration changed, the first with: %w", *firstFailure.Load())
+	}
+	return nil
+}
+
+func (b *bench) memory(ctx context.Context) error {
+	if _, err := b.call(ctx, b.sidecar.Client()); err != nil {
+		return err
+	}
+	for name, pid := range map[string]int{"sidecar": b.sidecar.PID()} {
+		rss, err := resident(pid)
+		if err != nil {
+			return err
+		}
+		b.say("Resident memory of the %s, idle, while it watches: %.1f MiB", name, rss)
+	}
+	return nil
+}
+
+// resident gives the resident memory of a process in MiB.
+func resident(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
+			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no VmRSS", pid)
+}

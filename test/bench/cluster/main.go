@@ -1,0 +1,113 @@
+// Command cluster measures what it costs that the configuration lives in Kubernetes: on a real API server, with the real
+// webhook, controller and sidecar. It fails when an answer is wrong, and never for slowness.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"remora.dev/remora/test/cluster/assets"
+	"remora.dev/remora/test/cluster/controlplane"
+	"remora.dev/remora/test/installation"
+	"remora.dev/remora/test/llmserver"
+	"remora.dev/remora/test/netns"
+)
+
+// providerHost is the host of the one provider that is called.
+const providerHost = "dashscope.aliyuncs.com"
+
+// plan says how much is measured.
+type plan struct {
+	changes, admissions, underLoad, objects, crowd int
+}
+
+var (
+	fullPlan  = plan{changes: 500, admissions: 500, underLoad: 1000, objects: 10_000, crowd: 1000}
+	quickPlan = plan{changes: 20, admissions: 20, underLoad: 50, objects: 200, crowd: 20}
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	binaries, err := assets.Dir(ctx, os.Stderr) // outside of the namespace: it may have to download
+	if err == nil {
+		netns.Enter(map[string]string{providerHost: "127.0.0.1"})
+		err = run(ctx, binaries, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	stop()
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// bench is what the measurements share.
+type bench struct {
+	plan
+	*installation.Installation
+	client   dynamic.Interface
+	provider *llmserver.Server
+	sidecar  *installation.Sidecar
+	progress io.Writer
+	out      io.Writer
+}
+
+func run(ctx context.Context, binaries string, args []string, out, progress io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	quick := flags.Bool("quick", false, "seconds instead of minutes: judges the answers, its figures mean nothing")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	b := &bench{plan: fullPlan, progress: progress, out: out}
+	if *quick {
+		b.plan = quickPlan
+	}
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // every change is announced, which is not what is measured
+	fmt.Fprintln(progress, "a control plane with Remora installed")
+	cp, err := controlplane.Start(ctx, controlplane.Options{Binaries: binaries})
+	if err != nil {
+		return err
+	}
+	defer cp.Stop()
+	if b.Installation, err = installation.Start(ctx, cp); err != nil {
+		return err
+	}
+	if b.client, err = dynamic.NewForConfig(cp.Config()); err != nil {
+		return err
+	}
+	if b.provider, err = llmserver.Start(llmserver.Options{Hosts: []string{providerHost}, Quiet: true}); err != nil {
+		return err
+	}
+	defer b.provider.Close()
+	ca := filepath.Join(cp.Folder(), "provider-ca.pem")
+	if err := b.provider.WriteCA(ca); err != nil {
+		return err
+	}
+	if err := b.createProvider(ctx); err != nil {
+		return err
+	}
+	if b.sidecar, err = b.Sidecar(ctx, namespace, "--trusted-ca="+ca); err != nil {
+		return err
+	}
+	if err := b.sidecar.Start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprint(out, "A real kube-apiserver, etcd, webhook, controller and sidecar, all on the same cores.\n\n")
+	for _, measure := range []func(context.Context) error{b.memory, b.effects, b.load, b.admission, b.manyObjects, b.crowds} {
+		if err := measure(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.out, format+"\n", args...) }
