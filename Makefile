@@ -14,13 +14,16 @@ TOOL := go tool -modfile=$(CURDIR)/.ci/tools.mod
 SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 FUZZTIME ?= 15s
 
-.PHONY: help build generate check test bench demo fuzz clean drift node
+.PHONY: help build images generate check test bench demo fuzz clean drift node
 
 help: ## Show this table
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## Build bin/sidecar and bin/webhook, two static binaries
 	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./sidecar ./webhook
+
+images: build ## Pack both into container images, bin/sidecar.tar and bin/webhook.tar, without a container engine
+	@go run ./test/images bin
 
 demo: build ## See the sidecar work: the sample manifests against a fake provider, step by step
 	@.ci/prerequisites demo
