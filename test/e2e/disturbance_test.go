@@ -1,0 +1,147 @@
+//go:build linux
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+func noWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
+	t.Parallel()
+	in := namespace(t, "e2e-writers")
+	for n := range writing {
+		apply(t, strings.NewReplacer("name: example", "name: "+written(n), "api.example.com", written(n)+".example.com").Replace(provider), "-n", in)
+	}
+	settled := func() {
+		t.Helper()
+		kubectl(t, "-n", system, "rollout", "status", "deployment/"+v1beta1.WebhookName, "--timeout="+patience.String())
+	}
+	f := func(what string, disturb func(pods []string)) {
+		t.Helper()
+		settled()
+		w := writeAllTheTime(t, in)
+		began := time.Now()
+		disturb(pods(t, v1beta1.WebhookName))
+		settled()
+		t.Logf("%s: %v until all is as before; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t))
+	}
+	f("an eviction", func(pods []string) {
+		client := kubernetes.NewForConfigOrDie(config)
+		evict := func(pod string) error {
+			return client.PolicyV1().Evictions(system).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: system}})
+		}
+		if err := evict(pods[0]); err != nil {
+			t.Errorf("one of two cannot be evicted: %v", err)
+		}
+		if err := evict(pods[1]); !apierrors.IsTooManyRequests(err) {
+			t.Errorf("the other one's eviction: %v; want it refused until there are two again", err)
+		}
+	})
+	f("a deletion of one", func(pods []string) { kubectl(t, "-n", system, "delete", "pod", pods[1]) })
+	f("a restart of all", func([]string) { kubectl(t, "-n", system, "rollout", "restart", "deployment/"+v1beta1.WebhookName) })
+}
+
+// writing is how many write at once, each to a provider of its own.
+const writing = 3
+
+func written(n int) string { return fmt.Sprintf("written-%d", n) }
+
+// writers change their providers again and again. Each change is judged by the webhook.
+type writers struct {
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex
+	writes int
+	worst  time.Duration
+	failed []error
+}
+
+func writeAllTheTime(t *testing.T, in string) *writers {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	w := &writers{cancel: cancel}
+	client := dynamic.NewForConfigOrDie(config).Resource(schema.GroupVersionResource{
+		Group: v1beta1.GroupVersion.Group, Version: v1beta1.GroupVersion.Version, Resource: "llmproviders",
+	}).Namespace(in)
+	for n := range writing {
+		w.running.Go(func() {
+			next := time.NewTicker(25 * time.Millisecond)
+			defer next.Stop()
+			for i := 0; ; i++ {
+				select {
+				case <-ctx.Done():
+					return
+				case <-next.C:
+				}
+				patch := fmt.Sprintf(`{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":"m-%d"}}}}}`, i)
+				began := time.Now()
+				_, err := client.Patch(context.WithoutCancel(ctx), written(n), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+				w.mu.Lock()
+				w.writes++
+				w.worst = max(w.worst, time.Since(began))
+				if err != nil {
+					w.failed = append(w.failed, fmt.Errorf("%s: %w", began.Format("15:04:05.000"), err))
+				}
+				w.mu.Unlock()
+			}
+		})
+	}
+	return w
+}
+
+func (w *writers) stop(t *testing.T) string {
+	t.Helper()
+	w.cancel()
+	w.running.Wait()
+	for i, err := range w.failed {
+		if i < 5 {
+			t.Errorf("a write failed, at %v", err)
+		}
+	}
+	said := fmt.Sprintf("%d writes, %d of them failed, the slowest took %v", w.writes, len(w.failed), w.worst.Round(time.Millisecond))
+	if w.writes < 50 {
+		t.Errorf("there was no continuous writing: %s", said)
+	}
+	return said
+}
+
+func anotherControllerTakesOver(t *testing.T) {
+	t.Parallel()
+	in := namespace(t, "e2e-leader")
+	leader := func() string {
+		holder := kubectl(t, "-n", system, "get", "lease", v1beta1.ControllerName, "-o", "jsonpath={.spec.holderIdentity}")
+		pod, _, _ := strings.Cut(holder, "_")
+		return pod
+	}
+	first := leader()
+	if first == "" {
+		t.Fatal("there is no leader")
+	}
+	began := time.Now()
+	kubectl(t, "-n", system, "delete", "pod", first, "--wait=false")
+	eventually(t, "another leads", func() (string, bool) {
+		now := leader()
+		return now, now != first && now != ""
+	})
+	t.Logf("%v from the deletion of a leader to the next", time.Since(began).Round(time.Millisecond))
+	apply(t, route, "-n", in)
+	kubectl(t, "-n", in, "wait", "--for=condition=Accepted", "llmroute/chat", "--timeout="+patience.String())
+	t.Logf("%v to a status that it has written", time.Since(began).Round(time.Millisecond))
+}
