@@ -30,7 +30,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) < 2 {
-		return errors.New("usage: provider ADDRESS HOST=KEY...")
+		return errors.New("usage: provider ADDRESS HOST=KEY [HOST=KEY]..., all of them")
 	}
 	options := llmserver.Options{Addr: args[0], Keys: map[string]string{}}
 	for _, one := range args[1:] {
