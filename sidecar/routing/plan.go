@@ -21,8 +21,16 @@ func Plan(before, after Objects) []string {
 	if len(e.hosts.names) == 0 {
 		return nil
 	}
-	was, is := judged(e.part(&before), e.presume), judged(e.part(&after), e.presume)
+	earlier, later := e.part(&before), e.part(&after)
+	heaviest := max(expressions(&earlier), expressions(&later))
+	if heaviest > maxExpressions {
+		return []string{"these routes have more regular expressions than are compared here: what the edit does to calls is not said"}
+	}
+	was, is := judged(earlier, e.presume), judged(later, e.presume)
 	pods := e.pods(was, is)
+	if most := 2 + maxExpressions/max(heaviest, 1); len(pods) > most {
+		pods = pods[:most]
+	}
 	said := map[change][]int{} // in which of pods a change is seen
 	never, left := is.neverMatching(), maxComparing
 	for i, labels := range pods {
@@ -45,6 +53,9 @@ const (
 	maxKinds     = 1000      // of calls to one host
 	maxComparing = 1_000_000 // of calls with matches
 	maxOfOneHost = 300_000   // of these
+
+	// stepsPerComparison is how many steps of a regular expression take as long as one comparison.
+	stepsPerComparison = 64
 )
 
 // edit is what differs between two configurations, and what that may have to do with.

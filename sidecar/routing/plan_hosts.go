@@ -21,14 +21,18 @@ type comparison struct {
 	filled        bool // that this host has something in fills
 	// fills are what edited providers get filled in otherwise: by provider, then by what it is, then by
 	// the name of the rule, with whether it is so there.
-	fills map[string]map[fill]map[string]bool
+	fills      map[string]map[fill]map[string]bool
+	conditions map[*Rule]string // as they are worded: see conditionsOf
+	sizes      map[string]int   // of the regular expressions that were tried, in steps
 	// rules are the names of the rules that use a provider, by provider.
 	rules map[string]map[string]bool
 }
 
 func (c *comparison) changes() []change {
+	c.sizes = map[string]int{}
 	c.fills, c.rules = map[string]map[fill]map[string]bool{}, map[string]map[string]bool{}
 	for _, p := range c.pairs() {
+		c.conditions = map[*Rule]string{}
 		c.compareHost(p.name, p.before, p.after)
 	}
 	c.compareWildcards()

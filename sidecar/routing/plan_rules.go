@@ -12,7 +12,7 @@ import (
 func (c *comparison) reachable(rules []*Rule) []*Rule {
 	var out []*Rule
 	for _, r := range rules {
-		if slices.ContainsFunc(r.kinds(), func(k kindOfCall) bool { return c.decides(out, k) == nil }) {
+		if slices.ContainsFunc(c.kinds(r), func(k kindOfCall) bool { return c.decides(out, k) == nil }) {
 			out = append(out, r)
 		}
 		if len(r.matches) == 0 {
@@ -24,12 +24,12 @@ func (c *comparison) reachable(rules []*Rule) []*Rule {
 
 // sameIn finds what is the same rule for the reader: that with its name, or without one the one with the
 // same matches.
-func (r *Rule) sameIn(rules []*Rule) *Rule {
+func (c *comparison) sameIn(r *Rule, rules []*Rule) *Rule {
 	i := slices.IndexFunc(rules, func(o *Rule) bool {
 		if (r.number == 0) != (o.number == 0) || r.Name != o.Name {
 			return false
 		}
-		return r.Name != "" || r.conditions() == o.conditions()
+		return r.Name != "" || c.conditionsOf(r) == c.conditionsOf(o)
 	})
 	if i < 0 {
 		return nil
@@ -46,8 +46,18 @@ func (r *Rule) conditions() string {
 	return strings.Join(slices.Compact(all), "\n")
 }
 
-func sameConditions(a, b []*Rule) bool {
-	return slices.EqualFunc(a, b, func(x, y *Rule) bool { return x.conditions() == y.conditions() })
+// conditionsOf words the conditions of a rule once: each rule may be compared with all others.
+func (c *comparison) conditionsOf(r *Rule) string {
+	text, known := c.conditions[r]
+	if !known {
+		text = r.conditions()
+		c.conditions[r] = text
+	}
+	return text
+}
+
+func (c *comparison) sameConditions(a, b []*Rule) bool {
+	return slices.EqualFunc(a, b, func(x, y *Rule) bool { return c.conditionsOf(x) == c.conditionsOf(y) })
 }
 
 // compareRules compares a host that is served before and after.
@@ -71,17 +81,17 @@ func (c *comparison) compareRules(h string, before, after *Host) {
 	}
 	covered := map[*Rule]*Rule{} // what can no longer match: before and after
 	for _, r := range was {
-		if now := r.sameIn(after.Rules); now != nil && r.sameIn(is) == nil && c.never[ruleID{now.Owner, now.number}] {
+		if now := c.sameIn(r, after.Rules); now != nil && c.sameIn(r, is) == nil && c.never[ruleID{now.Owner, now.number}] {
 			covered[r] = now
 		}
 	}
-	if sameConditions(was, is) {
+	if c.sameConditions(was, is) {
 		for i := range is {
 			c.compareRule(h, subject(is[i]), was[i], is[i])
 		}
 		for _, r := range was {
 			if now := covered[r]; now != nil {
-				c.add(rankRule, h, "%s can no longer match%s", now.label(), takenBy(c.decides(is, r.kinds()[0])))
+				c.add(rankRule, h, "%s can no longer match%s", now.label(), takenBy(c.decides(is, c.kinds(r)[0])))
 			}
 		}
 		return
@@ -125,7 +135,7 @@ func (c *comparison) compareCalls(h string, subject func(*Rule) string, before, 
 	var kinds []kindOfCall
 	seen := map[string]bool{}
 	for _, r := range slices.Concat(is, was) {
-		for _, k := range r.kinds() {
+		for _, k := range c.kinds(r) {
 			if text := k.String(); len(k) > 0 && !seen[text] && len(kinds) < maxKinds {
 				seen[text] = true
 				kinds = append(kinds, k)
@@ -134,9 +144,9 @@ func (c *comparison) compareCalls(h string, subject func(*Rule) string, before, 
 	}
 	single := len(kinds)
 	kinds = append(kinds, nil) // all others
-	for i := 0; i < single && len(kinds) < maxKinds; i++ {
+	for i := 0; i < single && len(kinds) < maxKinds && !c.exhausted(); i++ {
 		for j := range i {
-			if both, ok := together(kinds[i], kinds[j]); ok && !seen[both.String()] {
+			if both, ok := c.together(kinds[i], kinds[j]); ok && !seen[both.String()] {
 				seen[both.String()] = true
 				kinds = append(kinds, both)
 			}
@@ -155,7 +165,7 @@ func (c *comparison) compareCalls(h string, subject func(*Rule) string, before, 
 		if m.before == nil && m.after == nil {
 			continue
 		}
-		if m.before != nil && m.after != nil && m.before.sameIn([]*Rule{m.after}) != nil {
+		if m.before != nil && m.after != nil && c.sameIn(m.before, []*Rule{m.after}) != nil {
 			if !compared[m] {
 				c.compareRule(h, subject(m.after), m.before, m.after)
 			}
@@ -198,26 +208,26 @@ func (c *comparison) compareCalls(h string, subject func(*Rule) string, before, 
 		switch {
 		case m.after == nil:
 			c.add(rankDanger, h, "%s find no rule from now on: %s", who, (&Refusal{Code: NoRuleMatches}).status())
-		case m.before == nil || m.after.sameIn(before.Rules) == nil && (m.before.number == 0 || m.before.sameIn(after.Rules) != nil):
-			c.tell(h, who+" are decided by "+newLabel(m.after, before), tail)
+		case m.before == nil || c.sameIn(m.after, before.Rules) == nil && (m.before.number == 0 || c.sameIn(m.before, after.Rules) != nil):
+			c.tell(h, who+" are decided by "+c.newLabel(m.after, before), tail)
 		default:
 			old := m.before.label()
-			if m.before.sameIn(after.Rules) == nil && m.before.number > 0 {
+			if c.sameIn(m.before, after.Rules) == nil && m.before.number > 0 {
 				old = "removed " + old
 			}
 			if old == m.after.label() {
 				old = "what was " + old // the place of a rule without a name
 			}
-			c.tell(h, who+" are decided by "+newLabel(m.after, before)+" instead of "+old, tail)
+			c.tell(h, who+" are decided by "+c.newLabel(m.after, before)+" instead of "+old, tail)
 		}
 	}
 	for r, now := range covered {
 		if !told[r] {
-			c.add(rankRule, h, "%s can no longer match%s", now.label(), takenBy(c.decides(is, r.kinds()[0])))
+			c.add(rankRule, h, "%s can no longer match%s", now.label(), takenBy(c.decides(is, c.kinds(r)[0])))
 		}
 	}
 	if (c.exhausted() || len(kinds) >= maxKinds) && len(c.found) == found {
-		c.add(rankRule, h, "the rules change in more ways than are compared here")
+		c.add(rankRule, h, "the rules are more than are compared here: what the edit does to calls is not said")
 	}
 }
 
@@ -230,7 +240,7 @@ func (c *comparison) told(order []moved, calls map[moved][]kindOfCall, m moved, 
 		for _, k := range calls[o] {
 			within := true
 			for _, cond := range k {
-				within = within && slices.ContainsFunc(both, cond.covers)
+				within = within && slices.ContainsFunc(both, func(known condition) bool { return c.covers(cond, known) })
 			}
 			if within && len(k) > 0 {
 				return true
@@ -240,8 +250,8 @@ func (c *comparison) told(order []moved, calls map[moved][]kindOfCall, m moved, 
 	return false
 }
 
-func newLabel(r *Rule, before *Host) string {
-	if r.sameIn(before.Rules) == nil && r.Owner.Kind == v1beta1.KindLLMRoute {
+func (c *comparison) newLabel(r *Rule, before *Host) string {
+	if c.sameIn(r, before.Rules) == nil && r.Owner.Kind == v1beta1.KindLLMRoute {
 		return "new " + r.label()
 	}
 	return r.label()
