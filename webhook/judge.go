@@ -49,18 +49,19 @@ func judgeAmong(others []*object, c change) verdict {
 	problems := routing.Judge(later)
 
 	var v verdict
-	var own, unresolved []string
+	var ownProblems, missing []routing.Problem
 	for _, p := range problems {
 		switch {
 		case p.Object != c.ref():
 		case p.Severity == routing.Invalid && !c.sameSpec:
 			v.denied = append(v.denied, p)
 		case p.Severity == routing.Warning:
-			own = append(own, p.String())
+			ownProblems = append(ownProblems, p)
 		default:
-			unresolved = append(unresolved, p.String())
+			missing = append(missing, p)
 		}
 	}
+	own, unresolved := worded(ownProblems), worded(missing)
 	if len(v.denied) > 0 || c.sameSpec {
 		v.warnings = append(unresolved, own...)
 		return v // nothing moves, and nobody else notices

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,10 +128,10 @@ func refusal(o *object, faults []routing.Problem) metav1.Status {
 	faults = faults[:min(len(faults), maxFaults)]
 	var words []string
 	for _, p := range faults {
-		words = append(words, p.String())
+		words = append(words, plain(p.String()))
 		whole := p
 		whole.Field = ""
-		status.Details.Causes = append(status.Details.Causes, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: p.Field, Message: whole.String()})
+		status.Details.Causes = append(status.Details.Causes, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Field: plain(p.Field), Message: plain(whole.String())})
 	}
 	if more > 0 {
 		words = append(words, fmt.Sprintf("and %d more", more))
@@ -153,12 +152,7 @@ const (
 func presentable(warnings []string) []string {
 	total := 0
 	for i, w := range warnings {
-		warnings[i] = strings.Map(func(r rune) rune {
-			if unicode.IsControl(r) {
-				return ' '
-			}
-			return r
-		}, strings.ToValidUTF8(w, "?"))
+		warnings[i] = plain(w)
 		total += utf8.RuneCountInString(warnings[i])
 	}
 	if total <= roomForWarnings {

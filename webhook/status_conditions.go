@@ -27,13 +27,13 @@ func conditionsFor(problems []routing.Problem, generation int64) []metav1.Condit
 	for i := range problems {
 		switch p := &problems[i]; p.Severity {
 		case routing.Invalid:
-			faults = append(faults, p.String())
+			faults = append(faults, plain(p.String()))
 			lower(&accepted, p)
 		case routing.Unresolved:
-			missing = append(missing, p.String())
+			missing = append(missing, plain(p.String()))
 			lower(&resolved, p)
 		case routing.Warning:
-			faults = append(faults, "warning: "+p.String())
+			faults = append(faults, "warning: "+plain(p.String()))
 		}
 	}
 	if accepted.Status == metav1.ConditionTrue {

@@ -107,7 +107,7 @@ func rulesOf(o *object) string {
 	}
 	var names []string
 	for i, r := range o.content.Routes[0].Spec.Rules {
-		names = append(names, cmp.Or(r.Name, strconv.Itoa(i+1)))
+		names = append(names, cmp.Or(plain(r.Name), strconv.Itoa(i+1)))
 	}
 	return clipped(strings.Join(names, ", "), maxRules)
 }
