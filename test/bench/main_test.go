@@ -150,7 +150,7 @@ func TestAProcessIsChargedForWhatItUses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch("worker", core, []string{"/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; read end"})
+	p, err := launch("worker", core, []string{"/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; exec sleep 600"})
 	if err != nil {
 		t.Fatal(err)
 	}
