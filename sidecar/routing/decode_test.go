@@ -2,8 +2,14 @@ package routing_test
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 
 	"remora.dev/remora/sidecar/routing"
 )
@@ -149,5 +155,56 @@ func TestAFieldOfAnyNullIsSaidOrAbsent(t *testing.T) {
 		if want == "" && len(said) > 0 || want != "" && (len(said) != 1 || !strings.HasPrefix(said[0], want)) {
 			t.Errorf("%s: said %q, want %q", doc, said, want)
 		}
+	}
+}
+
+func TestTheJSONOfAnAPIServerIsReadAsItsYAMLIs(t *testing.T) {
+	files, err := filepath.Glob("../../test/cases/*/*.yaml")
+	if err != nil || len(files) < 50 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	compared := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range strings.Split(string(text), "---\n") {
+			asJSON, err := yaml.YAMLToJSONStrict([]byte(doc))
+			if err != nil {
+				continue // an API server never has such a one
+			}
+			var slow, fast routing.Objects
+			ref, err := slow.Decode([]byte(doc), "team")
+			ref2, err2 := fast.DecodeJSON(asJSON, "team")
+			if ref != ref2 || fmt.Sprint(err) != fmt.Sprint(err2) || !reflect.DeepEqual(slow, fast) {
+				t.Errorf("%s:\n%v %v %+v\n%v %v %+v", file, ref, err, slow, ref2, err2, fast)
+			}
+			compared++
+		}
+	}
+	if compared < 50 {
+		t.Errorf("only %d were compared", compared)
+	}
+	if _, err := (&routing.Objects{}).DecodeJSON([]byte(`{"kind": sk-fake`), "team"); !errors.Is(err, routing.ErrNotAnObject) || strings.Contains(err.Error(), "fake") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func BenchmarkDecodeJSON(b *testing.B) {
+	doc := []byte(`{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"p"},"spec":{"host":"llm.example.com",` +
+		`"configs":{"defaultConfig":{"openAIConfig":{"model":"qwen-turbo","apiKeyRef":{"name":"s","key":"k"}}}}}}`)
+	for name, decode := range map[string]func(*routing.Objects) (routing.Ref, error){
+		"json": func(o *routing.Objects) (routing.Ref, error) { return o.DecodeJSON(doc, "team") },
+		"yaml": func(o *routing.Objects) (routing.Ref, error) { return o.Decode(doc, "team") },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := decode(&routing.Objects{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

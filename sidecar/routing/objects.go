@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	kjson "sigs.k8s.io/json"
+
 	"remora.dev/remora/apis/v1beta1"
 )
 
@@ -58,6 +60,15 @@ func (o *Objects) Decode(doc []byte, namespace string) (Ref, error) {
 		return Ref{}, err
 	}
 	return o.decode(tree, twins, namespace)
+}
+
+// DecodeJSON is Decode for the JSON of an API server, which gives no field twice. It is several times as fast.
+func (o *Objects) DecodeJSON(doc []byte, namespace string) (Ref, error) {
+	var tree any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(doc, &tree); err != nil {
+		return Ref{}, fmt.Errorf("%w: it cannot be read", ErrNotAnObject)
+	}
+	return o.decode(tree, nil, namespace)
 }
 
 func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) {
