@@ -29,7 +29,7 @@ func open(a launch.Args, log logr.Logger, store *snapshot.Store) (source, error)
 		}
 		return files, nil
 	}
-	klog.SetLogger(log.V(1)) // what client-go says of its own accord is of no use to the user
+	klog.SetLogger(logr.Discard()) // what client-go says of its own accord is of no use to the user, and quotes what it got
 	config, namespace, err := credentials(a.Kubeconfig)
 	if err != nil {
 		return nil, err

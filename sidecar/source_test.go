@@ -1,11 +1,18 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/klog/v2"
+
+	"remora.dev/remora/sidecar/launch"
+	"remora.dev/remora/sidecar/snapshot"
 	"remora.dev/remora/test/cluster/controlplane"
 )
 
@@ -44,6 +51,25 @@ func TestTheProxyFollowsTheNamespaceOfItsKubeconfig(t *testing.T) {
 		t.Errorf("readyz: %d %s", status, body)
 	}
 	s.await(s.admin, "host qwen.example")
+}
+
+func TestClientGoSaysNothingByItself(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "config")
+	text := "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k}}]\nclusters: [{name: k, cluster: {server: 'https://127.0.0.1:1'}}]\n"
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	log := funcr.New(func(_, line string) { said.WriteString(line) }, funcr.Options{Verbosity: 9})
+	if _, err := open(launch.Args{Command: launch.Proxy, Kubeconfig: kubeconfig}, log, snapshot.NewStore()); err != nil {
+		t.Fatal(err)
+	}
+	klog.ErrorS(nil, "sk-quoted")
+	klog.Background().Error(nil, "sk-quoted")
+	utilruntime.HandleErrorWithContext(t.Context(), nil, "sk-quoted")
+	if said.Len() > 0 {
+		t.Errorf("the log has: %s", said.String())
+	}
 }
 
 // await asks until the answer has the text.

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -21,6 +22,7 @@ const (
 	jitterTime = 100 * time.Millisecond // at most, before the first question: many sidecars start at once
 	graceTime  = 2 * time.Second        // without an answer, before the last good configuration is used
 	minRest    = 2 * time.Millisecond   // between two tables, while changes come without a pause
+	longTime   = 11 * time.Minute       // for one question: watches are asked to end after 5 to 10
 	maxRest    = time.Second
 )
 
@@ -76,15 +78,22 @@ func (a *API) Load() error {
 	config := rest.CopyConfig(a.Config)
 	config.NegotiatedSerializer, config.ContentType, config.AcceptContentTypes = codecs(), "application/json", "application/json"
 	config.WarningHandler = rest.NoWarnings{}
+	config.Timeout = cmp.Or(config.Timeout, longTime)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{next} })
-	client, err := rest.UnversionedRESTClientFor(config)
+	caller, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	// An API server redirects nobody, and the credentials would go along.
+	caller.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client, err := rest.UnversionedRESTClientForConfigAndClient(config, caller)
 	if err != nil {
 		return err
 	}
 	a.wake, a.saves, a.troubles = make(chan struct{}, 1), make(chan *saved, 1), map[string]string{}
 	add := func(kind, resource, path, name string) {
 		a.feeds = append(a.feeds, &feed{
-			kind: kind, resource: resource, path: path, name: name, client: client,
+			kind: kind, resource: resource, path: path, namespace: a.Namespace, name: name, client: client,
 			changed: a.signal, back: a.back, retry: make(chan struct{}, 1),
 		})
 	}

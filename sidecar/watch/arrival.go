@@ -19,11 +19,10 @@ const secretKind = "Secret"
 
 // arrival is what is kept of an object that the API server told.
 type arrival struct {
-	uid     types.UID
-	version string // for comparison only
-	sum     [sha256.Size]byte
-	at      place
-	docs    []document // one, or those of the Secrets whose entries are in the Secret of keys
+	uid  types.UID
+	sum  [sha256.Size]byte
+	at   place
+	docs []document // one, or those of the Secrets whose entries are in the Secret of keys
 }
 
 // arrive takes in an object as it is now. before is what is kept of the same name, or nil; it is also what comes back
@@ -35,10 +34,9 @@ func arrive(kind string, o *wireObject, before *arrival) *arrival {
 	}
 	sum := sha256.Sum256(text)
 	if before != nil && before.uid == o.UID && before.sum == sum {
-		before.version = o.ResourceVersion
 		return before
 	}
-	a := &arrival{uid: o.UID, version: o.ResourceVersion, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
+	a := &arrival{uid: o.UID, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
 	if kind == secretKind {
 		a.docs = secretsIn(o)
 		return a
@@ -46,7 +44,7 @@ func arrive(kind string, o *wireObject, before *arrival) *arrival {
 	ref := refOf(kind, o.Namespace, o.Name)
 	var in routing.Objects
 	d := document{}
-	if _, err := in.Decode(text, o.Namespace); err == nil {
+	if _, err := in.DecodeJSON(text, o.Namespace); err == nil {
 		d = documentsOf(&in, ref, nil)[0]
 	} else {
 		// It has a kind and is JSON, so this cannot be. Which hosts it names is not known then, so every host may be its.

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -29,14 +30,15 @@ const (
 
 // feed follows the objects of one kind. It is the store of a Reflector.
 type feed struct {
-	kind     string
-	resource string // as in "llmroutes.istio.alibabacloud.com"
-	path     string // of the collection
-	name     string // of the only object to follow; empty: all
-	client   rest.Interface
-	changed  func() // something of what state gives
-	back     func() // the API server is there again
-	retry    chan struct{}
+	kind      string
+	resource  string // as in "llmroutes.istio.alibabacloud.com"
+	path      string // of the collection
+	namespace string
+	name      string // of the only object to follow; empty: all
+	client    rest.Interface
+	changed   func() // something of what state gives
+	back      func() // the API server is there again
+	retry     chan struct{}
 
 	// Of the goroutine that asks.
 	asked     time.Time
@@ -99,6 +101,9 @@ func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Ob
 		return nil, opaque(f.streaming)
 	}
 	list, err := f.request(&options).Do(ctx).Get()
+	if l, ok := list.(*wireList); err == nil && (!ok || l.Kind != f.kind+"List") {
+		err = fmt.Errorf("the answer is no %sList", f.kind) // and an empty one would end everything
+	}
 	if err != nil {
 		f.fail(ctx, err)
 		return nil, opaque(err)
@@ -161,7 +166,7 @@ func (f *feed) fail(ctx context.Context, err error) {
 		return
 	}
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-		f.pause = time.Duration(seconds) * time.Second
+		f.pause = time.Duration(min(seconds, int(maxAgain/time.Second))) * time.Second
 	}
 	f.mu.Lock()
 	now := time.Now()

@@ -1,34 +1,41 @@
 package watch
 
-import (
-	"fmt"
-	"maps"
-)
+import "maps"
+
+// taken gives an object that a Reflector tells of, or nil where it is none that was asked for: what says that it is of
+// another namespace, name or kind is not to be obeyed, whoever sends it.
+func (f *feed) taken(o any) *wireObject {
+	object, ok := o.(*wireObject)
+	if !ok || object.Name == "" || object.Namespace != f.namespace || f.name != "" && object.Name != f.name {
+		return nil
+	}
+	if object.Kind != "" && object.Kind != f.kind { // the items of some lists do not say it
+		return nil
+	}
+	return object
+}
 
 // Add takes in a new object.
 func (f *feed) Add(o any) error { return f.Update(o) }
 
 // Update takes in an object that may have changed.
 func (f *feed) Update(o any) error {
-	object, ok := o.(*wireObject)
-	if !ok {
-		return fmt.Errorf("%T is not from the wire", o)
-	}
-	next := f.arrive(object)
-	if next == f.objects[object.Name] {
+	object := f.taken(o)
+	if object == nil {
 		return nil
 	}
-	f.change(func() { f.objects[object.Name] = next })
+	before := f.objects[object.Name]
+	if next := arrive(f.kind, object, before); next != before {
+		f.change(func() { f.objects[object.Name] = next })
+	}
 	return nil
 }
 
 // Delete forgets an object.
 func (f *feed) Delete(o any) error {
-	object, ok := o.(*wireObject)
-	if !ok {
-		return fmt.Errorf("%T is not from the wire", o)
+	if object := f.taken(o); object != nil {
+		f.change(func() { delete(f.objects, object.Name) })
 	}
-	f.change(func() { delete(f.objects, object.Name) })
 	return nil
 }
 
@@ -36,11 +43,9 @@ func (f *feed) Delete(o any) error {
 func (f *feed) Replace(all []any, _ string) error {
 	objects := map[string]*arrival{}
 	for _, o := range all {
-		object, ok := o.(*wireObject)
-		if !ok {
-			return fmt.Errorf("%T is not from the wire", o)
+		if object := f.taken(o); object != nil {
+			objects[object.Name] = arrive(f.kind, object, f.objects[object.Name])
 		}
-		objects[object.Name] = f.arrive(object)
 	}
 	if f.objects != nil && maps.Equal(f.objects, objects) {
 		return nil
@@ -60,11 +65,3 @@ func (f *feed) change(write func()) {
 
 // Resync has nothing to do: nobody asks for it.
 func (f *feed) Resync() error { return nil }
-
-func (f *feed) arrive(o *wireObject) *arrival {
-	before := f.objects[o.Name]
-	if before != nil && before.uid == o.UID && before.version == o.ResourceVersion {
-		return before
-	}
-	return arrive(f.kind, o, before)
-}

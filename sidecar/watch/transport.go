@@ -13,12 +13,15 @@ type attempt struct{ err error }
 
 type attemptKey struct{}
 
-// transport tells attempts why they failed.
+// transport tells attempts why they failed, and bounds answers that are no streams.
 type transport struct{ http.RoundTripper }
 
 // RoundTrip sends a request.
 func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.RoundTripper.RoundTrip(r)
+	if err == nil && (r.URL.Query().Get("watch") == "" || res.StatusCode != http.StatusOK) {
+		res.Body = http.MaxBytesReader(nil, res.Body, maxSize) // client-go reads it as a whole
+	}
 	if try, ok := r.Context().Value(attemptKey{}).(*attempt); ok {
 		try.err = err
 	}
