@@ -55,6 +55,7 @@ type API struct {
 	current  *compiled
 	troubles map[string]string // what was logged, by resource
 	outage   *snapshot.Outage
+	held     time.Time // since when a table is held back; zero: none is
 	saves    chan *saved
 	unusable bool // the last good configuration, as has been logged
 }
@@ -207,6 +208,9 @@ func (a *API) compile(changes []int) {
 	all := a.gather()
 	c := &compiled{all: all, changes: changes}
 	c.table, c.findings = a.history.compile(all, a.workload())
+	if a.early(c) {
+		return
+	}
 	a.current = c
 	if a.LastGood != "" {
 		a.keep(newSaved(a.Namespace, all))
