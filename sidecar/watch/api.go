@@ -187,10 +187,12 @@ func (a *API) look() {
 		}
 	case a.current == nil && a.waited && !refused && a.LastGood != "" && !a.unusable:
 		a.recall()
+	case a.current != nil && !a.current.saved.IsZero() && slices.ContainsFunc(states, a.forbids):
+		a.current, a.history, a.unusable = nil, history{}, true
 	}
 	a.tell(states)
 
-	next := &snapshot.Snapshot{Table: a.Store.Load().Table, Outage: a.outage}
+	next := &snapshot.Snapshot{Table: snapshot.NewStore().Load().Table, Outage: a.outage}
 	var findings, known []finding
 	var all *set
 	if a.current != nil {

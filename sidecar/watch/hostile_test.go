@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -153,4 +155,28 @@ func TestAnEqualVersionIsNoProofOfEqualContent(t *testing.T) {
 	if got := f.objects["a"].docs[0].provider.Spec.Host; got != "b.example" {
 		t.Errorf("the host is still %s", got)
 	}
+}
+
+func TestWhatIsOnDiskDoesNotOutliveTheRightToReadIt(t *testing.T) {
+	p := newPretender(t)
+	a := p.api()
+	a.LastGood = filepath.Join(t.TempDir(), "own", "last.json")
+	if err := prepare(a.LastGood); err != nil {
+		t.Fatal(err)
+	}
+	if err := newSaved("team", running(t)).write(a.LastGood); err != nil {
+		t.Fatal(err)
+	}
+	p.refusal.Store(http.StatusServiceUnavailable)
+	w := watch(t, a)
+	w.has(w.awaitReady(), "host a.example")
+	p.refusal.Store(http.StatusForbidden)
+	s := w.await("the end of it", func(s *snapshot.Snapshot) bool { return !s.Ready })
+	w.hasNot(s, "a.example")
+	w.has(s, "until then, all calls are refused")
+	if !s.Table.Incomplete() {
+		t.Error("calls are passed on")
+	}
+	p.refusal.Store(0)
+	w.await("what the API server says", func(s *snapshot.Snapshot) bool { return s.Ready && !strings.Contains(show(s), "a.example") })
 }

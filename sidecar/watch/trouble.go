@@ -21,6 +21,9 @@ func (a *API) refuses(s state) bool {
 	return !s.refused.IsZero() && (first || time.Since(s.refused) > settleAccess)
 }
 
+// forbids tells whether the API server knows who asks and says no for good. What is on disk does not outlive that.
+func (a *API) forbids(s state) bool { return a.refuses(s) && apierrors.IsForbidden(s.trouble) }
+
 // isRefusal tells whether the API server is there and says no.
 func isRefusal(err error) bool {
 	return apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err) || apierrors.IsNotFound(err)
