@@ -43,6 +43,20 @@ func (r *readiness) drain() {
 	r.draining = true
 }
 
+// parting closes a connection after its answer once this replica is stopping: an API server keeps connections, and a question
+// that it asks on one just when it is closed would fail, and not be asked again.
+func (r *readiness) parting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		draining := r.draining
+		r.mu.Unlock()
+		if draining {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
 // reasons is empty where it is ready.
 func (r *readiness) reasons(req *http.Request) string {
 	r.mu.Lock()

@@ -164,15 +164,16 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	}
 	s := &server{manager: m, log: log, definitions: newDefinitions(m.GetAPIReader())}
 	hook := m.GetWebhookServer()
-	for _, path := range []string{providerPath, routePath} {
-		hook.Register(path, &admission.Webhook{Handler: &resources{namespace: objects.namespace, denied: denied}})
-	}
+	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, denied: denied}})
 	s.ready = &readiness{log: log, checks: []check{
 		{"CustomResourceDefinitions", s.definitions.ready},
 		{"objects", func(*http.Request) error { return objects.synced() }},
 		{"listener", hook.StartedChecker()},
 		{"certificates", certificates.Ready},
 	}}
+	for _, path := range []string{providerPath, routePath} {
+		hook.Register(path, s.ready.parting(judge))
+	}
 	health := &manager.Server{Name: "health", ShutdownTimeout: &drain, Server: &http.Server{
 		Addr: f.health, Handler: s.ready.handler(), ReadHeaderTimeout: 10 * time.Second,
 	}}

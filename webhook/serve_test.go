@@ -244,6 +244,27 @@ func TestReadinessGivesItsReasons(t *testing.T) {
 	}
 }
 
+func TestAWebhookThatStopsKeepsNoConnection(t *testing.T) {
+	r := &readiness{log: logr.Discard()}
+	server := httptest.NewServer(r.parting(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	defer server.Close()
+	closes := func() bool {
+		resp, err := server.Client().Get(server.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.Close
+	}
+	if closes() {
+		t.Error("a connection is closed while all is well")
+	}
+	r.drain()
+	if !closes() {
+		t.Error("a connection is kept, and will be closed under a question")
+	}
+}
+
 func TestAWrongCommandLineIsExplained(t *testing.T) {
 	for args, want := range map[string]string{
 		"serve --listen 9443":      `webhook: the command line is wrong: --listen "9443" is not an address: write HOST:PORT or :PORT`,
