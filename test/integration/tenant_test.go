@@ -66,9 +66,15 @@ func (n *tenant) tryApply(t *testing.T, manifest string, args ...string) (string
 // await asks until the answer is the one that is waited for, and gives it.
 func await(t *testing.T, what string, ask func() (answer string, ok bool)) string {
 	t.Helper()
+	return awaitFor(t, 45*time.Second, what, ask)
+}
+
+// awaitFor is await for what may take longer.
+func awaitFor(t *testing.T, limit time.Duration, what string, ask func() (answer string, ok bool)) string {
+	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.After(30 * time.Second); ; {
+	for deadline := time.After(limit); ; {
 		said, ok := ask()
 		if ok {
 			return said
