@@ -128,7 +128,9 @@ func (w *statusWriter) writeAll(ctx context.Context, namespace string, due []pen
 		}
 		return err
 	})
-	w.log.Info("status written", "namespace", namespace, "objects", written.Load(), "left", len(due)-len(pass))
+	if written.Load() > 0 {
+		w.log.Info("status written", "namespace", namespace, "objects", written.Load(), "left", len(due)-len(pass))
+	}
 	switch {
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("the status of objects in namespace %s is not written: %w", namespace, err)

@@ -58,9 +58,12 @@ func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refu
 	}
 	s := c.secrets[secretID{namespace, ref.Name}]
 	if s == nil {
-		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, ref.Name)}
+		return Key{}, c.noSecret(namespace, ref.Name, secretKey(ref))
 	}
 	value, ok := s.Data[secretKey(ref)]
+	if !ok && c.in.KeysIn != "" {
+		return Key{}, c.noSecret(namespace, ref.Name, secretKey(ref))
+	}
 	if !ok {
 		return Key{}, &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s has no key %s: add it", namespace, ref.Name, secretKey(ref))}
 	}
@@ -70,6 +73,15 @@ func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refu
 		return Key{}, &Refusal{SecretInvalid, fmt.Sprintf("key %s of Secret %s/%s is empty or has characters that an API key cannot have: correct it", secretKey(ref), namespace, ref.Name)}
 	}
 	return NewKey(text), nil
+}
+
+// noSecret says what to create, where the keys are looked for.
+func (c *compiler) noSecret(namespace, name, key string) *Refusal {
+	if c.in.KeysIn == "" {
+		return &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, name)}
+	}
+	return &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s, from which sidecars have what other Secrets hold, has no %s for key %s of Secret %s: add it",
+		namespace, c.in.KeysIn, v1beta1.KeysSecretEntry(name, key), key, name)}
 }
 
 func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *Refusal) {
@@ -83,7 +95,7 @@ func (c *compiler) clientCertificate(o *object) (cert string, key Key, refusal *
 	name := o.object.Namespace + "/" + t.ClientCertificateRef.Name
 	s := c.secrets[secretID{o.object.Namespace, t.ClientCertificateRef.Name}]
 	if s == nil {
-		return "", Key{}, &Refusal{SecretNotFound, "Secret " + name + " does not exist: create it"}
+		return "", Key{}, c.noSecret(o.object.Namespace, t.ClientCertificateRef.Name, "tls.crt")
 	}
 	cert, key = s.Data["tls.crt"].Reveal(), s.Data["tls.key"]
 	if _, err := tls.X509KeyPair([]byte(cert), []byte(key.Reveal())); err != nil {

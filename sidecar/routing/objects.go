@@ -22,6 +22,9 @@ type Objects struct {
 	// Secrets that keys may come from. nil means that they are not known here (admission may not read
 	// them): then references to them are not judged, and lead to refusals.
 	Secrets []Secret
+	// KeysIn names the one Secret that all of Secrets were taken from (see v1beta1.KeysSecret). Empty: they
+	// were there themselves.
+	KeysIn string
 	// Objects that could not be decoded.
 	Unreadable []Unreadable
 	// Incomplete says that there may be objects that are not in here, so which hosts are owned is not

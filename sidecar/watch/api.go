@@ -225,7 +225,7 @@ func (a *API) workload() *routing.Workload {
 
 // gather collects what the feeds have.
 func (a *API) gather() *set {
-	all := &set{namespace: a.Namespace, names: map[routing.Ref]named{}}
+	all := &set{namespace: a.Namespace, keysIn: a.KeysSecret, names: map[routing.Ref]named{}}
 	for _, f := range a.feeds {
 		for _, arrived := range f.arrivals() {
 			all.objects++
@@ -255,6 +255,7 @@ func (a *API) recall() {
 		return
 	}
 	all := s.set(&a.history)
+	all.keysIn = a.KeysSecret
 	c := &compiled{all: all, saved: s.Time}
 	c.table, c.findings = a.history.compile(all, a.workload())
 	a.current = c

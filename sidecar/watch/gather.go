@@ -62,7 +62,8 @@ type set struct {
 	aside      []routing.Unreadable  // what cannot take part, under names of their own
 	names      map[routing.Ref]named // what those names mean
 	incomplete bool
-	objects    int // of our kinds
+	keysIn     string // the Secret that the others were taken from, if they were
+	objects    int    // of our kinds
 	ignored    []named
 }
 
@@ -215,7 +216,7 @@ func (s *set) configured() bool {
 
 // input gives Compile what is written.
 func (s *set) input() routing.Objects {
-	in := routing.Objects{Secrets: []routing.Secret{}, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
+	in := routing.Objects{Secrets: []routing.Secret{}, KeysIn: s.keysIn, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
 	for _, c := range s.candidates {
 		d, stamp := c.document, c.stamp
 		if c.refused != nil {
