@@ -22,7 +22,9 @@ func newLog(w io.Writer) logr.Logger {
 		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	log := zapr.NewLogger(zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel)))
+	lines := zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel))
+	log := zapr.NewLogger(lines)
+	zap.RedirectStdLog(lines.Named("http")) // net/http has no other way to tell of a handshake that failed
 	controllerlog.SetLogger(log)
 	klog.SetLogger(log.WithName("client"))
 	return log

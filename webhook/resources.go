@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -84,13 +85,20 @@ func changeOf(req *admission.Request) (change, error) {
 	return c, nil
 }
 
+// maxValues bounds the memory that reading an object takes: some kilobyte for each value. What etcd takes, and the schema, has
+// fewer; but not only an API server can ask here.
+const maxValues = 250_000
+
 func readObject(raw runtime.RawExtension) (*unstructured.Unstructured, *object, error) {
 	if len(raw.Raw) == 0 {
 		return nil, nil, nil
 	}
+	if bytes.Count(raw.Raw, []byte{','}) > maxValues {
+		return nil, nil, fmt.Errorf("it holds more than %d values", maxValues)
+	}
 	u := &unstructured.Unstructured{}
 	if err := u.UnmarshalJSON(raw.Raw); err != nil {
-		return nil, nil, err
+		return nil, nil, errors.New("it is not a Kubernetes object") // the reason would show the whole of it
 	}
 	if kind := u.GetKind(); kind != v1beta1.KindLLMProvider && kind != v1beta1.KindLLMRoute {
 		return nil, nil, fmt.Errorf("%s is not judged here: correct the rules of the ValidatingWebhookConfiguration", kind)

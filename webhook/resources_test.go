@@ -150,6 +150,20 @@ func TestWhatCannotBeJudgedIsNotLetIn(t *testing.T) {
 	}
 }
 
+// Whoever reaches the webhook can send what no API server would.
+func TestWhatIsNoObjectIsNeitherShownNorReadAtAnyCost(t *testing.T) {
+	r := &resources{namespace: func(string) ([]*object, error) { return nil, nil }}
+	for want, object := range map[string]string{
+		"it could not be judged: it is not a Kubernetes object":    `{"apiVersion":"istio.alibabacloud.com/v1beta1","spec":{"apiKey":"sk-0123456789"}}`,
+		"it could not be judged: it holds more than 250000 values": `{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMRoute","spec":{"rules":[` + strings.Repeat("{},", 300_000) + `{}]}}`,
+	} {
+		answer := r.Handle(t.Context(), admission.Request{AdmissionRequest: admissionv1.AdmissionRequest{Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: []byte(object)}}})
+		if answer.Allowed || answer.Result.Message != want {
+			t.Errorf("the answer is %+v, want %q", answer.Result, want)
+		}
+	}
+}
+
 func TestWarningsFitIntoTheRoomThatTheAPIServerHas(t *testing.T) {
 	if got := presentable([]string{"one\ntwo", strings.Repeat("long ", 100)}); got[0] != "one two" || len(got[1]) != 500 {
 		t.Errorf("where there is room: %q", got)
