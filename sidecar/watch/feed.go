@@ -25,6 +25,7 @@ import (
 const (
 	againTime   = 50 * time.Millisecond
 	maxAgain    = 30 * time.Second
+	listTime    = time.Minute            // for a list, as API servers limit it themselves
 	lastingTime = 500 * time.Millisecond // a watch that lasted so long was a good one
 )
 
@@ -100,7 +101,7 @@ func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Ob
 	if f.streaming != nil && !unsupported(f.streaming) {
 		return nil, opaque(f.streaming)
 	}
-	list, err := f.request(&options).Do(ctx).Get()
+	list, err := f.request(&options).Timeout(listTime).Do(ctx).Get()
 	if l, ok := list.(*wireList); err == nil && (!ok || l.Kind != f.kind+"List") {
 		err = fmt.Errorf("the answer is no %sList", f.kind) // and an empty one would end everything
 	}

@@ -60,10 +60,13 @@ func TestWhatWasNotAskedForIsIgnored(t *testing.T) {
 	}
 }
 
-func TestAListOfSomethingElseIsNone(t *testing.T) {
+func TestAListOfSomethingElseIsNoneAndMayNotTakeForEver(t *testing.T) {
 	p := newPretender(t)
 	p.answer = func(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Content-Type", "application/json")
+		if limit := r.URL.Query().Get("timeout"); r.URL.Query().Get("watch") == "" && limit != "1m0s" {
+			t.Errorf("a list may take %s", limit)
+		}
 		if r.URL.Query().Get("watch") != "" {
 			p.refusal.Store(http.StatusUnprocessableEntity)
 			return false
