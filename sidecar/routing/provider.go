@@ -78,9 +78,10 @@ func isDots(segment string) bool {
 		func(s string) bool { return s == "." || s == ".." })
 }
 
+// warnVariable shows the variable only: what it stands in may be a credential.
 func warnVariable(f *findings, field, value string) {
-	if variable.MatchString(value) {
-		f.warn(UnexpandedVariable, field, "%q looks like a variable that nothing has replaced: put the value in its place", value)
+	if name := variable.FindString(value); name != "" {
+		f.warn(UnexpandedVariable, field, "%q looks like a variable that nothing has replaced: put the value in its place", name)
 	}
 }
 
@@ -175,8 +176,9 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 			f.invalid(InvalidValue, field+".apiKey", "is longer than 8192 characters: write one key only")
 		case variable.MatchString(c.APIKey):
 			f.warn(UnexpandedVariable, field+".apiKey", "looks like a variable that nothing has replaced: put the key in its place, or use apiKeyRef")
+		default:
+			f.warn(InlineKey, field+".apiKey", "whoever may read this object has the key: move it to a Secret and name that in apiKeyRef")
 		}
-		f.warn(InlineKey, field+".apiKey", "whoever may read this object has the key: move it to a Secret and name that in apiKeyRef")
 	}
 	if ref := c.APIKeyRef; ref != nil {
 		if c.APIKey != "" {

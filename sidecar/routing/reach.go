@@ -3,6 +3,7 @@ package routing
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -99,7 +100,13 @@ func (c *reach) coversString(early, late v1beta1.StringMatch) bool {
 		if late.Regex != nil {
 			return *early.Regex == *late.Regex
 		}
-		return late.Exact != nil && c.compiled(*early.Regex).MatchString(*late.Exact)
+		if late.Exact == nil {
+			return false
+		}
+		if parsed, err := syntax.Parse(*early.Regex, syntax.Perl); err == nil {
+			c.left -= steps(parsed) * len(*late.Exact) / stepsPerComparison
+		}
+		return c.left >= 0 && c.compiled(*early.Regex).MatchString(*late.Exact)
 	}
 	// Presence. A model is present when it is not empty, a header also when it is.
 	return late.Exact == nil && late.Prefix == nil && late.Regex == nil || late.Exact != nil && *late.Exact != "" ||

@@ -38,8 +38,11 @@ func judgeRoute(f *findings, r *v1beta1.LLMRoute) {
 	if len(r.Spec.Rules) == 0 {
 		f.warn(RuleNeverMatches, "spec.rules", "is empty: every call to %s is answered 404", r.Spec.Host)
 	}
-	for i := range r.Spec.Rules {
+	for i := range r.Spec.Rules[:min(len(r.Spec.Rules), v1beta1.MaxRules)] {
 		judgeRule(f, fmt.Sprintf("spec.rules[%d]", i), &r.Spec.Rules[i])
+	}
+	if f.firstInvalid() == nil && expressions(&Objects{Routes: []v1beta1.LLMRoute{*r}}) > maxExpressions {
+		f.invalid(InvalidValue, "spec.rules", "has regular expressions that take over %d MiB of memory together: repeat less, use smaller classes of characters, or match prefixes", maxExpressions>>20)
 	}
 	if f.firstInvalid() == nil {
 		judgeReach(f, r.Spec.Rules)
@@ -145,7 +148,7 @@ func judgeString(f *findings, field string, m v1beta1.StringMatch) {
 		if bad.Expr != "" {
 			at = strings.Index(*m.Regex, bad.Expr) + 1
 		}
-		f.invalid(InvalidValue, field+".regex", "%q is not a regular expression (RE2): %s at character %d: %q", *m.Regex, bad.Code, at, bad.Expr)
+		f.invalid(InvalidValue, field+".regex", "is not a regular expression (RE2): %s at character %d", bad.Code, at) // it may hold a credential
 	} else if steps(parsed) > maxSteps {
 		f.invalid(InvalidValue, field+".regex", "takes over %d steps: repeat less, or match a prefix", maxSteps)
 	}
