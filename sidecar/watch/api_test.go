@@ -70,7 +70,7 @@ func TestAKeyThatIsRotatedOrRevokedTakesEffectAndOnlyItsSecretIsRead(t *testing.
 	n.apply(strings.Replace(provider("a", "a.example", "one"), "model: one", "apiKeyRef: {name: dash-scope.x, key: api_key}", 1))
 	n.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: dash-scope.x}\nstringData: {api_key: not-this-one}\n")
 	w := watch(t, n.api())
-	w.has(w.awaitReady(), "Secret "+n.name+"/dash-scope.x does not exist")
+	w.has(w.awaitReady(), "has no dash-scope.x_api_key for key api_key of Secret dash-scope.x: add it")
 
 	n.apply(keysSecret("dash-scope.x_api_key: sk-first, other: ignored"))
 	first := w.awaitText("key=secret:dash-scope.x/api_key")

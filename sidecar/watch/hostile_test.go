@@ -167,12 +167,14 @@ func TestWhatIsOnDiskDoesNotOutliveTheRightToReadIt(t *testing.T) {
 	if err := prepare(a.LastGood); err != nil {
 		t.Fatal(err)
 	}
-	if err := newSaved("team", running(t)).write(a.LastGood); err != nil {
+	kept := running(t)
+	kept.candidates = kept.candidates[:1] // without the Secret
+	if err := newSaved("team", kept).write(a.LastGood); err != nil {
 		t.Fatal(err)
 	}
 	p.refusal.Store(http.StatusServiceUnavailable)
 	w := watch(t, a)
-	w.has(w.awaitReady(), "host a.example")
+	w.has(w.awaitReady(), "host a.example", "has no s_k for key k of Secret s: add it")
 	p.refusal.Store(http.StatusForbidden)
 	s := w.await("the end of it", func(s *snapshot.Snapshot) bool { return !s.Ready })
 	w.hasNot(s, "a.example")
