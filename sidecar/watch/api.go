@@ -256,7 +256,6 @@ func (a *API) recall() {
 	}
 	all := s.set(&a.history)
 	all.keysIn = a.KeysSecret
-	all.keysIn = a.KeysSecret
 	c := &compiled{all: all, saved: s.Time}
 	c.table, c.findings = a.history.compile(all, a.workload())
 	a.current = c
