@@ -33,6 +33,7 @@ var briefly = certificateTimes{authority: 45 * time.Second, leaf: 40 * time.Seco
 var atRest = certificateTimes{authority: 24 * time.Hour, leaf: time.Hour, settle: time.Minute, barren: time.Minute, tick: time.Second}
 
 func TestCertificates(t *testing.T) {
+	t.Parallel()
 	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)

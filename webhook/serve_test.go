@@ -44,6 +44,7 @@ spec: {host: older, rules: [{backendRefs: [{providerHost: llm.example.com}], tim
 
 // The whole installation serves all of these; each has a namespace of its own.
 func TestAdmission(t *testing.T) {
+	t.Parallel()
 	cp, err := controlplane.Start(t.Context(), controlplane.Options{})
 	if err != nil {
 		t.Fatal(err)
