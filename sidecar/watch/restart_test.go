@@ -85,8 +85,8 @@ func TestAnAPIServerThatIsThereDecidesAndNotWhatWasSaved(t *testing.T) {
 	}
 }
 
-func TestTenThousandObjectsAreCompiledOnceAtStartAndAChangeIsStillFast(t *testing.T) {
-	const count = 10000
+func TestThousandsOfObjectsAreCompiledOnceAtStartAndAChangeIsStillFast(t *testing.T) {
+	const count = 2000 // test/integration has a namespace of 10,000
 	n := newNamespace(t)
 	client := n.client("llmproviders")
 	ctx := context.Background()
@@ -116,16 +116,16 @@ func TestTenThousandObjectsAreCompiledOnceAtStartAndAChangeIsStillFast(t *testin
 	w := watch(t, n.api())
 	s := w.awaitReady()
 	took := time.Since(at)
-	if h := s.Table.Host([]byte("p09999.example")); h == nil || h.Refusal != nil {
+	if h := s.Table.Host([]byte("p01999.example")); h == nil || h.Refusal != nil {
 		t.Error("the last object is not in the first table")
 	}
-	edit := n.editor("llmproviders", "p05000")
+	edit := n.editor("llmproviders", "p01000")
 	var slowest time.Duration
 	for i := range 5 {
 		model := fmt.Sprintf("edited%d", i)
 		at := edit(`{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":"` + model + `"}}}}}`)
 		w.await(model, func(s *snapshot.Snapshot) bool {
-			h := s.Table.Host([]byte("p05000.example"))
+			h := s.Table.Host([]byte("p01000.example"))
 			return h.Rules[0].Levels[0].Backends[0].Target.Model == model
 		})
 		slowest = max(slowest, time.Since(at))
