@@ -74,7 +74,7 @@ func withoutForms(v verdict) verdict {
 }
 
 func TestTheNeighboursOfAChangeAreAllThatDecideOnIt(t *testing.T) {
-	const rounds = 400
+	const rounds = 200
 	left, denials, caused := 0, 0, 0
 	for seed := range uint64(rounds) {
 		r := rand.New(rand.NewPCG(seed, 3))
