@@ -152,17 +152,16 @@ func (b *bench) load(ctx context.Context) error {
 }
 
 func (b *bench) memory(ctx context.Context) error {
+	idle, err := resident(b.sidecar.PID())
+	if err != nil {
+		return err
+	}
 	if _, err := b.call(ctx, b.sidecar.Client()); err != nil {
 		return err
 	}
-	for name, pid := range map[string]int{"sidecar": b.sidecar.PID()} {
-		rss, err := resident(pid)
-		if err != nil {
-			return err
-		}
-		b.say("Resident memory of the %s, idle, while it watches: %.1f MiB", name, rss)
-	}
-	return nil
+	used, err := resident(b.sidecar.PID())
+	b.say("Resident memory of the sidecar while it watches: %.1f MiB idle, %.1f MiB after its first call", idle, used)
+	return err
 }
 
 // resident gives the resident memory of a process in MiB.
