@@ -43,28 +43,16 @@ const stopTime = 10 * time.Second
 
 // controlFlags is the command line of `webhook control`.
 type controlFlags struct {
-	health, metrics string // addresses
-	namespace       string // of the installation
-	kubeconfig      string
-	leaderElect     bool
+	flags
+	leaderElect bool
 }
 
 func parseControlFlags(args []string) (controlFlags, error) {
 	var f controlFlags
 	set := flag.NewFlagSet("webhook control", flag.ContinueOnError)
-	set.SetOutput(io.Discard) // the caller says what is wrong
-	set.StringVar(&f.health, "health", ":8081", "")
-	set.StringVar(&f.metrics, "metrics", "127.0.0.1:8080", "")
-	set.StringVar(&f.namespace, "namespace", ownNamespace(), "")
-	set.StringVar(&f.kubeconfig, "kubeconfig", "", "")
 	set.BoolVar(&f.leaderElect, "leader-elect", true, "")
-	if err := set.Parse(args); err != nil {
-		return f, fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if set.NArg() > 0 {
-		return f, fmt.Errorf("%w: %q is not a flag", errUsage, set.Arg(0))
-	}
-	return f, nil
+	err := f.parse(set, args, nil)
+	return f, err
 }
 
 // control runs the controller until ctx ends.

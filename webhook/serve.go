@@ -53,34 +53,16 @@ const (
 
 // serveFlags is the command line of `webhook serve`.
 type serveFlags struct {
-	listen, health, metrics string // addresses
-	namespace               string // of the installation
-	kubeconfig              string
+	flags
+	listen string
 }
 
 func parseServeFlags(args []string) (serveFlags, error) {
 	var f serveFlags
 	set := flag.NewFlagSet("webhook serve", flag.ContinueOnError)
-	set.SetOutput(io.Discard) // the caller says what is wrong
 	set.StringVar(&f.listen, "listen", ":9443", "")
-	set.StringVar(&f.health, "health", ":8081", "")
-	set.StringVar(&f.metrics, "metrics", "127.0.0.1:8080", "")
-	set.StringVar(&f.namespace, "namespace", ownNamespace(), "")
-	set.StringVar(&f.kubeconfig, "kubeconfig", "", "")
-	if err := set.Parse(args); err != nil {
-		return f, fmt.Errorf("%w: %w", errUsage, err)
-	}
-	if set.NArg() > 0 {
-		return f, fmt.Errorf("%w: %q is not a flag", errUsage, set.Arg(0))
-	}
-	for name, address := range map[string]string{"listen": f.listen, "health": f.health} {
-		if _, port, err := net.SplitHostPort(address); err != nil {
-			return f, fmt.Errorf("%w: --%s %q is not an address: write HOST:PORT or :PORT", errUsage, name, address)
-		} else if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-			return f, fmt.Errorf("%w: --%s %q has no port from 1 to 65535", errUsage, name, address)
-		}
-	}
-	return f, nil
+	err := f.parse(set, args, map[string]*string{"listen": &f.listen})
+	return f, err
 }
 
 // ownNamespace gives the namespace of the pod that this runs in, or else where an installation usually is.
