@@ -22,7 +22,6 @@ import (
 )
 
 func TestTheStatusIsRightWhateverFails(t *testing.T) {
-	t.Parallel()
 	r := newStatusRig(t)
 	f := func(name string, test func(*testing.T, *statusRig, string)) {
 		t.Run(name, func(t *testing.T) { test(t, r, strings.ToLower(name)) })

@@ -29,7 +29,6 @@ func routeYAML(name, spec string) string {
 
 // One API server and one controller serve all of it: each has a namespace of its own.
 func TestTheStatusSaysWhatCompileSays(t *testing.T) {
-	t.Parallel()
 	r := newStatusRig(t)
 	r.start(t)
 	for name, test := range map[string]func(*testing.T, *statusRig, string){

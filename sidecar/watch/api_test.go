@@ -175,6 +175,7 @@ func TestAWatchThatIsCutEverySecondMissesNothing(t *testing.T) {
 	g := newGate(t, a.Config)
 	w := watch(t, a)
 	w.awaitReady()
+	before := len(w.logged()) // an API server may not be there yet for a CRD that is new
 	edit := n.editor("llmproviders", "a")
 	var took []time.Duration
 	for range 8 {
@@ -190,8 +191,8 @@ func TestAWatchThatIsCutEverySecondMissesNothing(t *testing.T) {
 	if slices.Max(took) > time.Second {
 		t.Errorf("a change took %s", slices.Max(took))
 	}
-	if strings.Contains(w.logged(), "cannot be reached") {
-		t.Errorf("an API server that can be reached was called unreachable:\n%s", w.logged())
+	if log := w.logged()[before:]; strings.Contains(log, "cannot be reached") {
+		t.Errorf("an API server that can be reached was called unreachable:\n%s", log)
 	}
 }
 
