@@ -12,8 +12,21 @@ import (
 	controllerlog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
-// newLog writes for people where w is a terminal, and JSON where it is not. What the libraries log goes there too.
+// newLog writes for people where w is a terminal, and JSON where it is not. What the libraries log goes there too: it is
+// called once in a process, before all else.
 func newLog(w io.Writer) logr.Logger {
+	lines := newLines(w)
+	log := zapr.NewLogger(lines)
+	redirectHTTP(lines)
+	controllerlog.SetLogger(log)
+	klog.SetLogger(log.WithName("client"))
+	return log
+}
+
+// redirectHTTP takes in what net/http says: it has no other way to tell of a handshake that failed.
+func redirectHTTP(lines *zap.Logger) { zap.RedirectStdLog(lines.Named("http")) }
+
+func newLines(w io.Writer) *zap.Logger {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	encoder := zapcore.NewJSONEncoder(config)
@@ -22,12 +35,7 @@ func newLog(w io.Writer) logr.Logger {
 		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(config)
 	}
-	lines := zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel))
-	log := zapr.NewLogger(lines)
-	zap.RedirectStdLog(lines.Named("http")) // net/http has no other way to tell of a handshake that failed
-	controllerlog.SetLogger(log)
-	klog.SetLogger(log.WithName("client"))
-	return log
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel))
 }
 
 func isTerminal(w io.Writer) bool {

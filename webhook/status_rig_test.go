@@ -44,9 +44,6 @@ type statusRig struct {
 	metrics    string // its address
 }
 
-// quiet turns off what the libraries log by themselves, once: it is not made for being changed while they run.
-var quiet = sync.OnceFunc(func() { newLog(io.Discard) })
-
 type lockedBuffer struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -116,7 +113,6 @@ func (r *statusRig) start(tb testing.TB, args ...string) {
 	r.metrics = fmt.Sprintf("127.0.0.1:%d", ports[1])
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	quiet()
 	f, err := parseControlFlags(append([]string{"--kubeconfig", r.kubeconfig, "--health", health, "--metrics", r.metrics}, args...))
 	if err != nil {
 		tb.Fatal(err)
