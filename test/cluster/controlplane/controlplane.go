@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"remora.dev/remora/test/cluster/assets"
+	"remora.dev/remora/test/cluster/pki"
 )
 
 // ServiceRange is where the addresses of Services are taken from. It is on loopback: whoever listens on the address of a
@@ -46,7 +47,7 @@ type ControlPlane struct {
 	dir      string
 	binaries string
 	url      string
-	keys     *authority
+	keys     *pki.Authority
 	admin    []byte // a kubeconfig
 }
 
@@ -120,7 +121,7 @@ func (c *ControlPlane) Kubeconfig() string { return filepath.Join(c.dir, "admin.
 func (c *ControlPlane) URL() string { return c.url }
 
 // CA is the authority that has signed the API server's certificate, as PEM.
-func (c *ControlPlane) CA() []byte { return c.keys.pem }
+func (c *ControlPlane) CA() []byte { return c.keys.Certificate }
 
 // Folder is a private folder for files of the test; it ends with the control plane.
 func (c *ControlPlane) Folder() string { return c.dir }
@@ -147,16 +148,6 @@ func (c *ControlPlane) UserConfig(user string, groups ...string) (*rest.Config, 
 	}
 	config.QPS = -1
 	return config, nil
-}
-
-// UserKubeconfig writes what UserConfig gives to a file, and gives its path.
-func (c *ControlPlane) UserKubeconfig(user string, groups ...string) (string, error) {
-	text, err := c.kubeconfigFor(user, groups...)
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(c.dir, "user-"+strings.ReplaceAll(user, ":", "_")+".kubeconfig")
-	return path, os.WriteFile(path, text, 0o600)
 }
 
 // Kubectl runs kubectl as an administrator and gives all that it prints.
