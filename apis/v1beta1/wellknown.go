@@ -43,6 +43,57 @@ const KeysSecret = "remora-sidecar-keys"
 // have no "_", so the first one separates the two.
 func KeysSecretEntry(secret, key string) string { return secret + "_" + key }
 
+// TrustedCAEntry gives, in KeysSecret, the installation's additional trusted authorities as PEM. No name of a Secret begins with "_".
+const TrustedCAEntry = "_trusted-ca.crt"
+
+// TrustedCAs is the ConfigMap in the installation's namespace with the authorities that providers may be signed by beside the
+// public ones: PEM, under the key TrustedCAsKey. It may be missing.
+const (
+	TrustedCAs    = "remora-trusted-ca"
+	TrustedCAsKey = "ca.crt"
+)
+
+// InjectLabel decides which pods get a sidecar. On a namespace: InjectEnabled for every pod, InjectPods for those that ask. On
+// a pod: InjectEnabled asks, InjectDisabled refuses, and wins over the namespace.
+const (
+	InjectLabel    = "remora.dev/inject"
+	InjectEnabled  = "enabled"
+	InjectPods     = "pods"
+	InjectDisabled = "disabled"
+)
+
+// What injection writes on a pod: the label InjectedLabel, "true" or "false"; where it is "false", SkipReason says why.
+const (
+	InjectedLabel = "remora.dev/injected"
+	SkipReason    = "remora.dev/skip-reason" // annotation: CODE: sentence
+)
+
+// What a pod may say about its sidecar, in annotations. A value that cannot be understood refuses the pod.
+const (
+	PortsAnnotation  = "remora.dev/ports"  // TCP ports whose outbound connections are redirected, separated by commas; default 80
+	CPUAnnotation    = "remora.dev/cpu"    // the sidecar's request of CPU, a quantity
+	MemoryAnnotation = "remora.dev/memory" // the sidecar's request and limit of memory, a quantity
+)
+
+// The parts of an injected pod. No container or volume of a user may have these names.
+const (
+	RedirectContainer = "remora-redirect" // init container that writes the iptables rules
+	SidecarContainer  = "remora-sidecar"  // native sidecar
+	AccessVolume      = "remora-access"   // AccessSecret, at the service account path of the sidecar
+	StateVolume       = "remora-state"    // in memory, for the last good configuration
+	PodVolume         = "remora-pod"      // downward API: the file PodLabelsFile
+	PodLabelsFile     = "labels"
+)
+
+// SidecarUID is the user and group of the sidecar, which its redirection leaves alone. Nothing else in the pod may have it.
+const SidecarUID = 14001
+
+// What the controller keeps in each namespace with InjectLabel, beside KeysSecret.
+const (
+	SidecarName  = "remora-sidecar"        // ServiceAccount, Role, RoleBinding; in the installation's namespace, the PodTemplate that says what is injected
+	AccessSecret = "remora-sidecar-access" // token, ca.crt and namespace by which sidecars reach the API server
+)
+
 // The types of the conditions in the status of both kinds.
 const (
 	ConditionAccepted     = "Accepted"     // the object is valid and in use

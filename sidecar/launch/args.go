@@ -47,6 +47,8 @@ type Args struct {
 	TrustedCA string
 	// Labels are those of the workload that is served.
 	Labels map[string]string
+	// LabelsFile has them instead, as the downward API writes them, and is followed while it changes. It excludes Labels.
+	LabelsFile string
 }
 
 // Listener is an address to listen on.
@@ -93,5 +95,6 @@ func (a Args) Strings() []string {
 		labels = append(labels, k+"="+a.Labels[k])
 	}
 	add("labels", strings.Join(labels, ","))
+	add("labels-file", a.LabelsFile)
 	return all
 }

@@ -25,6 +25,7 @@ func TestParseReadsEveryCommand(t *testing.T) {
 	f("proxy", Args{Command: Proxy, Keys: "remora-sidecar-keys", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --kubeconfig k --namespace team --keys other --last-good /run/x/y",
 		Args{Command: Proxy, Kubeconfig: "k", Namespace: "team", Keys: "other", LastGood: "/run/x/y", Admin: DefaultAdmin, Health: DefaultHealth})
+	f("proxy --config a --labels-file /etc/pod/labels", Args{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("check --config a --labels tier=gold", Args{Command: Check, Config: "a", Labels: map[string]string{"tier": "gold"}})
 	f("version", Args{Command: Version})
 	f("--version", Args{Command: Version})
@@ -66,6 +67,8 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("proxy --config a --namespace b", "--config and --namespace exclude each other")
 	f("proxy --config a --keys b", "--config and --keys exclude each other")
 	f("proxy --config a --last-good b", "--config and --last-good exclude each other")
+	f("proxy --labels a=b --labels-file c", "--labels and --labels-file exclude each other")
+	f("check --config a --labels-file c", "--labels-file is not a flag of sidecar check")
 	f("proxy --namespace A", "--namespace", `"A" is not the name of a namespace`)
 	f("proxy --keys a_b", "--keys", `"a_b" is not the name of a Secret`)
 	f("check --config a --kubeconfig b", "--kubeconfig is not a flag of sidecar check")
@@ -93,6 +96,7 @@ func TestACommandLineThatIsWrittenIsReadBackTheSame(t *testing.T) {
 		{Command: Proxy, Config: "/etc/remora", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Proxy, Config: "--odd name", Listen: []string{"127.0.0.1:1", "[::1]:1"}, Admin: "[::1]:2", Health: ":3", TrustedCA: "a=b", Labels: map[string]string{"b": "1", "a": "", "x.y/z": "q"}},
 		{Command: Proxy, Kubeconfig: "a b", Namespace: "team-a", Keys: "keys", LastGood: "=", Admin: DefaultAdmin, Health: DefaultHealth},
+		{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Check, Config: "a", Labels: map[string]string{"a": "b"}},
 		{Command: Version},
 		{Command: Help},

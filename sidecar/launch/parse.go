@@ -15,7 +15,7 @@ import (
 
 // flags says which flags each command has.
 var flags = map[string][]string{
-	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "admin", "health", "trusted-ca", "labels"},
+	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "admin", "health", "trusted-ca", "labels", "labels-file"},
 	Check:   {"config", "labels"},
 	Version: nil,
 	Help:    nil,
@@ -72,6 +72,9 @@ func Parse(args []string) (Args, error) {
 			if a.Config != "" && seen[name] {
 				return Args{}, fmt.Errorf("--config and --%s exclude each other: the configuration comes from files or from Kubernetes", name)
 			}
+		}
+		if seen["labels"] && seen["labels-file"] {
+			return Args{}, errors.New("--labels and --labels-file exclude each other: the labels are given or read")
 		}
 		if a.Config == "" {
 			a.Keys = cmp.Or(a.Keys, v1beta1.KeysSecret)
@@ -136,6 +139,8 @@ func (a *Args) set(name, value string) (err error) {
 		if why := validation.IsDNS1123Subdomain(value); len(why) > 0 {
 			return fmt.Errorf("%q is not the name of a Secret: %s", value, why[0])
 		}
+	case "labels-file":
+		a.LabelsFile = value
 	case "trusted-ca":
 		a.TrustedCA = value
 	case "listen":

@@ -31,6 +31,7 @@ Flags:
   --health ADDR       where /livez and /readyz are answered (default :14021)
   --trusted-ca FILE   PEM certificates of authorities to trust beside those of the system
   --labels k=v,...    labels of the workload that is served, for workloadSelector and sourceLabels
+  --labels-file FILE  the same from a file of Kubernetes' downward API, followed while it changes
 
 Both --flag value and --flag=value are understood.
 Exit code: 0 all is well, 1 it failed or something is invalid, 2 the command line is wrong.
