@@ -7,6 +7,7 @@ import (
 
 	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/terminal"
 	"remora.dev/remora/sidecar/watch"
 )
 
@@ -19,7 +20,7 @@ func check(a launch.Args, w io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("--config %s: %w", a.Config, err)
 	}
-	terminal := isTerminal(w)
+	coloured := terminal.Is(w)
 	counts := map[routing.Severity]int{}
 	last := ""
 	for _, f := range report.Findings {
@@ -33,7 +34,7 @@ func check(a launch.Args, w io.Writer) error {
 		}
 		last = head
 		word := fmt.Sprintf("%-10s", f.Severity)
-		if terminal {
+		if coloured {
 			word = colours[f.Severity] + word + "\x1b[0m"
 		}
 		fmt.Fprintf(w, "  %s  %s\n", word, f.Problem)

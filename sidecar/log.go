@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -10,6 +9,8 @@ import (
 	"github.com/go-logr/zapr"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"remora.dev/remora/sidecar/terminal"
 )
 
 const (
@@ -90,14 +91,7 @@ func (o *output) close() {
 
 // newLog writes for people where w is a terminal, and JSON where it is not. The log ends with close.
 func newLog(w io.Writer) (log logr.Logger, out *output) {
-	config := zap.NewProductionEncoderConfig()
-	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(config)
-	if isTerminal(w) {
-		config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(config)
-	}
+	encoder := terminal.Encoder(w)
 	out = newOutput(w, func(lines int) []byte {
 		entry := zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "lines of the log are missing here: it was not read fast enough"}
 		line, err := encoder.EncodeEntry(entry, []zapcore.Field{zap.Int("lines", lines)})
@@ -109,13 +103,4 @@ func newLog(w io.Writer) (log logr.Logger, out *output) {
 	core := zapcore.NewCore(encoder, zapcore.AddSync(out), zap.InfoLevel)
 	// An app that calls in vain without pause must not fill the disk: of equal messages, 100 a second and then every 100th.
 	return zapr.NewLogger(zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))), out
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
 }

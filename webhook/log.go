@@ -2,7 +2,6 @@ package main
 
 import (
 	"io"
-	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
@@ -10,6 +9,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
 	controllerlog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"remora.dev/remora/sidecar/terminal"
 )
 
 // newLog writes for people where w is a terminal, and JSON where it is not. What the libraries log goes there too: it is
@@ -27,22 +28,5 @@ func newLog(w io.Writer) logr.Logger {
 func redirectHTTP(lines *zap.Logger) { zap.RedirectStdLog(lines.Named("http")) }
 
 func newLines(w io.Writer) *zap.Logger {
-	config := zap.NewProductionEncoderConfig()
-	config.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	encoder := zapcore.NewJSONEncoder(config)
-	if isTerminal(w) {
-		config.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
-		config.EncodeLevel = zapcore.CapitalColorLevelEncoder
-		encoder = zapcore.NewConsoleEncoder(config)
-	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel))
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
+	return zap.New(zapcore.NewCore(terminal.Encoder(w), zapcore.Lock(zapcore.AddSync(w)), zap.InfoLevel))
 }

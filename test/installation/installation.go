@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -24,7 +25,7 @@ type Installation struct {
 	Webhook, Controller *controlplane.Process
 
 	binaries string
-	sidecars int
+	sidecars atomic.Int32
 }
 
 // readyTime is how long the webhook may take until the API server trusts it.

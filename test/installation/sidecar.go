@@ -57,12 +57,11 @@ func (in *Installation) Sidecar(ctx context.Context, namespace string, args ...s
 	}
 	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
 	s := &Sidecar{Listen: at(0), Admin: at(1), Health: at(2), Kubeconfig: kubeconfig}
-	in.sidecars++
 	args = append([]string{
 		"proxy", "--kubeconfig=" + kubeconfig, "--namespace=" + namespace,
 		"--listen=" + s.Listen, "--admin=" + s.Admin, "--health=" + s.Health,
 	}, args...)
-	s.Process = controlplane.NewProcess(filepath.Join(in.binaries, "sidecar"), filepath.Join(in.Folder(), fmt.Sprintf("sidecar-%d.log", in.sidecars)),
+	s.Process = controlplane.NewProcess(filepath.Join(in.binaries, "sidecar"), filepath.Join(in.Folder(), fmt.Sprintf("sidecar-%d.log", in.sidecars.Add(1))),
 		controlplane.Probe("http://"+s.Health+"/readyz"), args...)
 	return s, nil
 }

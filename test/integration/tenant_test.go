@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -154,9 +153,6 @@ type sidecar struct {
 	client *http.Client
 }
 
-// describing guards what an installation counts while tests run side by side.
-var describing sync.Mutex
-
 // describe makes a sidecar of the namespace that trusts the fake provider, and does not start it.
 func (n *tenant) describe(t *testing.T, p *llmserver.Server, args ...string) *sidecar {
 	t.Helper()
@@ -164,8 +160,6 @@ func (n *tenant) describe(t *testing.T, p *llmserver.Server, args ...string) *si
 	if err := p.WriteCA(trusted); err != nil {
 		t.Fatal(err)
 	}
-	describing.Lock()
-	defer describing.Unlock()
 	described, err := n.Sidecar(t.Context(), n.namespace, append(args, "--trusted-ca="+trusted)...)
 	if err != nil {
 		t.Fatal(err)
