@@ -141,6 +141,9 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	if !s.hosts[host] {
 		return nil, nil // without any certificate crypto/tls sends the alert unrecognized_name
 	}
+	if s.options.Certificate != nil {
+		return s.options.Certificate, nil
+	}
 	return s.authority.leaf(host)
 }
 

@@ -32,10 +32,16 @@ type Options struct {
 	// Keys holds the API key that a host demands as a bearer token. A host without one takes any request.
 	Keys map[string]string
 
+	// Certificate is shown for each host. Default: one for each, of an authority of this server (see CAPEM).
+	Certificate *tls.Certificate
+
 	// MutualHosts are those of Hosts that demand a client certificate, of which IssueClient makes the only good ones.
 	MutualHosts []string
 
 	ChunkDelay time.Duration // between two events of a stream; default none
+
+	// Told is called with each request when its answer has ended, on the goroutine of its connection. Default: nobody is told.
+	Told func(Request)
 
 	// Quiet is for benchmarks: nothing is recorded but the counters, and answers are remembered by request body.
 	Quiet bool

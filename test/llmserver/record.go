@@ -151,12 +151,15 @@ func (s *Server) begin(q *Request) {
 func (s *Server) end(q *Request, o outcome) {
 	r := &s.record
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	q.Ended, q.Status, q.Aborted = time.Now(), o.status, o.aborted
 	if o.aborted {
 		r.aborted++
 	}
 	r.changed.Broadcast()
+	r.mu.Unlock()
+	if s.options.Told != nil {
+		s.options.Told(q.copy()) // nobody changes it any more
+	}
 }
 
 func (r *record) copies() []Request {
