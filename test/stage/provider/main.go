@@ -79,7 +79,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	close(said)
 	if *record != "" {
-		listener, err := net.Listen("tcp", *record)
+		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *record)
 		if err != nil {
 			return err
 		}
