@@ -1,12 +1,13 @@
-// Images packs the two programs of the product into container images, without a container engine:
+// Images packs the three programs of the product into container images, without a container engine:
 //
 //	images FOLDER [TAG]
 //
-// takes FOLDER/webhook and FOLDER/sidecar, which must be linked statically, and writes FOLDER/webhook.tar and
-// FOLDER/sidecar.tar: remora.dev/webhook:TAG and remora.dev/sidecar:TAG, TAG being latest if there is none.
+// takes FOLDER/webhook, FOLDER/sidecar and FOLDER/redirect, which must be linked statically, and writes FOLDER/webhook.tar,
+// FOLDER/sidecar.tar and FOLDER/redirect.tar: remora.dev/webhook:TAG and so on, TAG being latest if there is none.
 package main
 
 import (
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -21,13 +22,13 @@ import (
 const authorities = "/etc/ssl/certs/ca-certificates.crt"
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) < 1 || len(args) > 2 {
 		return errors.New("usage: images FOLDER [TAG]")
 	}
@@ -39,6 +40,10 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("the sidecar's image takes along the certificates of this machine, with which it knows real providers: %w. "+
 			"On Debian: apt-get install --no-install-recommends ca-certificates", err)
 	}
+	iptables, err := image.Iptables(ctx)
+	if err != nil {
+		return fmt.Errorf("the image of redirect takes along the iptables of this machine: %w", err)
+	}
 	for _, one := range []struct {
 		program, user string
 		mode          os.FileMode
@@ -47,6 +52,7 @@ func run(args []string, out io.Writer) error {
 		{"webhook", "65532:65532", 0o755, nil},
 		// Root's, and to be run but not read: then the kernel lets no process of the sidecar's own user look into its memory.
 		{"sidecar", "14001:14001", 0o711, []image.File{{Path: authorities, Source: authorities}}},
+		{"redirect", "0:0", 0o755, iptables},
 	} {
 		source := filepath.Join(args[0], one.program)
 		if err := static(source); err != nil {
@@ -57,7 +63,11 @@ func run(args []string, out io.Writer) error {
 		if err := image.Write(archive, reference, image.Config{Entrypoint: []string{"/" + one.program}, User: one.user}, files); err != nil {
 			return err
 		}
-		fmt.Fprintln(out, archive, reference)
+		written, err := os.Stat(archive)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%s %s %.1f MB\n", archive, reference, float64(written.Size())/1e6)
 	}
 	return nil
 }

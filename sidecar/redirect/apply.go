@@ -1,0 +1,127 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"remora.dev/remora/sidecar/redirect/plan"
+)
+
+// A backEnd is one of the two sets of tables in which the kernel may hold iptables rules, by the name that its programs carry.
+type backEnd string
+
+const (
+	nft    backEnd = "nft"
+	legacy backEnd = "legacy"
+)
+
+// apply writes the rules of one family, in one transaction, and tells where. Rules that are there already decide which back end
+// is tried first, so that ours come before them; else it is nft, which needs fewer rights. Whether a back end works at all
+// shows by writing the rules themselves: where that fails, nothing has been written.
+func apply(ctx context.Context, wish plan.Wish, f plan.Family, able abilities, log io.Writer) (backEnd, error) {
+	lock()
+	order := []backEnd{nft, legacy}
+	weight := map[backEnd]int{}
+	for _, b := range order {
+		// Without naming a table: legacy would make one that is not there. A back end that cannot even be read holds nothing.
+		saved, _ := b.run(ctx, f, "save", "")
+		weight[b] = plan.Weight(saved)
+	}
+	slices.SortStableFunc(order, func(a, b backEnd) int { return cmp.Compare(weight[b], weight[a]) })
+	var refused []refusal
+	for _, b := range order {
+		script, err := b.write(ctx, wish, f)
+		if err == nil {
+			fmt.Fprintf(log, "# %s --noflush, done:\n%s\n", b.program(f, "restore"), script)
+			return b, nil
+		}
+		refused = append(refused, refusal{b, err})
+	}
+	return "", explain(ctx, f, refused, able)
+}
+
+func (b backEnd) write(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
+	saved, err := b.run(ctx, f, "save", "", "-t", "nat")
+	if err != nil {
+		return "", err
+	}
+	script := wish.Script(f, saved)
+	if err := b.restore(ctx, f, script); err != nil {
+		return "", err
+	}
+	saved, err = b.run(ctx, f, "save", "", "-t", "nat")
+	if err != nil {
+		return "", err
+	}
+	if err := wish.Verify(f, saved); err != nil {
+		return "", fmt.Errorf("the rules were accepted but are not there: %w", err)
+	}
+	return script, nil
+}
+
+func (b backEnd) restore(ctx context.Context, f plan.Family, script string) error {
+	_, err := b.run(ctx, f, "restore", script, "--noflush", "-w", "10")
+	return err
+}
+
+func (b backEnd) program(f plan.Family, action string) string {
+	name := "iptables"
+	if f == plan.IPv6 {
+		name = "ip6tables"
+	}
+	return name + "-" + string(b) + "-" + action
+}
+
+// run gives what the program printed. Its error has what the program complained of.
+func (b backEnd) run(ctx context.Context, f plan.Family, action, stdin string, args ...string) (string, error) {
+	name := b.program(f, action)
+	cmd := exec.CommandContext(ctx, name, args...)
+	var out, complaint bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
+	err := cmd.Run()
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return "", fmt.Errorf("%w; it comes with the image remora.dev/redirect, and in Debian with iptables", err)
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("%s did not end in time: %w", name, ctx.Err())
+	case err != nil:
+		return "", fmt.Errorf("%s: %w: %s", name, err, essence(complaint.String()))
+	}
+	return out.String(), nil
+}
+
+// essence leaves out of a complaint what helps nobody: that there is a help, and what the other back end holds.
+func essence(complaint string) string {
+	var all []string
+	for line := range strings.Lines(complaint) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "Try `") && !strings.HasPrefix(line, "# Warning:") {
+			all = append(all, line)
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// lock finds legacy a place for the file by which its programs take turns: where the root is read-only, /run is no such place.
+func lock() {
+	const variable = "XTABLES_LOCKFILE"
+	if os.Getenv(variable) != "" {
+		return
+	}
+	for _, file := range []string{"/run/xtables.lock", "/dev/shm/xtables.lock"} {
+		// As legacy does it. Where neither can be made, legacy says so if it is needed.
+		if opened, err := os.OpenFile(file, os.O_RDONLY|os.O_CREATE, 0o600); err == nil {
+			opened.Close()
+			os.Setenv(variable, file)
+			return
+		}
+	}
+}
