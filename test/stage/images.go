@@ -83,7 +83,7 @@ func WriteImages(ctx context.Context, root, dir string) (Archives, error) {
 }
 
 // product are the packages of its programs.
-var product = []string{"./sidecar", "./webhook"}
+var product = []string{"./sidecar", "./webhook", "./sidecar/redirect"}
 
 func command(ctx context.Context, root string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)
