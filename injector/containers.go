@@ -32,7 +32,7 @@ func redirectContainer(s Settings, w wishes, b budget, before corev1.ResourceReq
 		Image:           s.Redirect.Image,
 		ImagePullPolicy: s.Redirect.PullPolicy,
 		Args:            launch.Redirect{Ports: w.ports}.Strings(),
-		Resources:       b.fit(s.Redirect.Resources, before),
+		Resources:       keep(b.fit(s.Redirect.Resources), before),
 		VolumeMounts:    []corev1.VolumeMount{{Name: v1beta1.PodVolume, MountPath: accountPath, ReadOnly: true}},
 		SecurityContext: &corev1.SecurityContext{
 			RunAsUser:                ptr.To[int64](0),
@@ -51,15 +51,15 @@ func redirectContainer(s Settings, w wishes, b budget, before corev1.ResourceReq
 
 // sidecarContainer is the proxy. It fulfils the Pod Security level restricted, whatever the pod's own security context says.
 func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequirements) corev1.Container {
-	resources := w.apply(s.Sidecar.Resources)
-	fitted := b.fit(resources, before)
+	wanted := w.apply(s.Sidecar.Resources, b)
+	fitted := b.fit(wanted)
 	return corev1.Container{
 		Name:            v1beta1.SidecarContainer,
 		Image:           s.Sidecar.Image,
 		ImagePullPolicy: s.Sidecar.PullPolicy,
 		Args:            launch.Args{Command: launch.Proxy, LastGood: lastGood, LabelsFile: podPath + "/" + v1beta1.PodLabelsFile}.Strings(),
-		Env:             memoryLimit(b.fit(resources, corev1.ResourceRequirements{}), resources),
-		Resources:       fitted,
+		Env:             memoryLimit(fitted, wanted),
+		Resources:       keep(fitted, before),
 		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: v1beta1.AccessVolume, MountPath: accountPath, ReadOnly: true},

@@ -22,11 +22,11 @@ func Inject(pod *corev1.Pod, s Settings) (*corev1.Pod, field.ErrorList) {
 	}
 	out := pod.DeepCopy()
 	spec := &out.Spec
-	before := [2]corev1.ResourceRequirements{resourcesOf(spec, v1beta1.RedirectContainer), resourcesOf(spec, v1beta1.SidecarContainer)}
+	redirectBefore, sidecarBefore := resourcesOf(spec, v1beta1.RedirectContainer), resourcesOf(spec, v1beta1.SidecarContainer)
 	clean(out)
 
 	b := budgetOf(spec)
-	ours := []corev1.Container{redirectContainer(s, w, b, before[0]), sidecarContainer(s, w, b, before[1])}
+	ours := []corev1.Container{redirectContainer(s, w, b, redirectBefore), sidecarContainer(s, w, b, sidecarBefore)}
 	spec.InitContainers = append(ours, spec.InitContainers...)
 	spec.Volumes = append(spec.Volumes, volumes()...)
 	for _, secret := range s.PullSecrets {
@@ -62,7 +62,7 @@ func isOurVolume(name string) bool {
 var meshContainers = []string{
 	"istio-init", "istio-validation", "istio-proxy", "enable-core-dump",
 	"linkerd-init", "linkerd-network-validator", "linkerd-proxy", "linkerd-debug",
-	"consul-connect-inject-init", "consul-dataplane", "kuma-init", "kuma-sidecar", "kuma-validation", "osm-init", "envoy",
+	"consul-connect-inject-init", "consul-dataplane", "kuma-init", "kuma-sidecar", "kuma-validation",
 }
 
 // firstOfUser names the first container that is not a mesh's: some put theirs first.

@@ -1,15 +1,12 @@
 package injector
 
 import (
-	"fmt"
 	"maps"
+	"slices"
+	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"remora.dev/remora/apis/v1beta1"
-	"remora.dev/remora/sidecar/launch"
 )
 
 // leastMemory is what the sidecar needs to start: with less, it would be killed again and again.
@@ -22,64 +19,6 @@ var leastGuaranteed = corev1.ResourceList{
 	corev1.ResourceMemory: resource.MustParse("64Mi"),
 }
 
-// wishes are what the pod's annotations say of its sidecar.
-type wishes struct {
-	ports       []uint16
-	cpu, memory *resource.Quantity
-}
-
-func wishesOf(pod *corev1.Pod) (wishes, field.ErrorList) {
-	w := wishes{ports: []uint16{launch.DefaultRedirectPort}}
-	var errs field.ErrorList
-	at := field.NewPath("metadata", "annotations")
-	if value, said := pod.Annotations[v1beta1.PortsAnnotation]; said {
-		ports, err := launch.ParsePorts(value)
-		if err != nil {
-			errs = append(errs, field.Invalid(at.Key(v1beta1.PortsAnnotation), value, err.Error()))
-		}
-		w.ports = ports
-	}
-	quantity := func(annotation, example string, least resource.Quantity) *resource.Quantity {
-		value, said := pod.Annotations[annotation]
-		if !said {
-			return nil
-		}
-		q, err := resource.ParseQuantity(value)
-		switch {
-		case err != nil:
-			errs = append(errs, field.Invalid(at.Key(annotation), value, "not a quantity: write one such as "+example))
-		case q.Cmp(least) < 0:
-			errs = append(errs, field.Invalid(at.Key(annotation), value, fmt.Sprintf("too little for the sidecar: write at least %s", &least)))
-		}
-		return &q
-	}
-	w.cpu = quantity(v1beta1.CPUAnnotation, "50m", resource.MustParse("1m"))
-	w.memory = quantity(v1beta1.MemoryAnnotation, "128Mi", leastMemory)
-	return w, errs
-}
-
-// apply puts what the pod says over what the settings say.
-func (w wishes) apply(of corev1.ResourceRequirements) corev1.ResourceRequirements {
-	of = *of.DeepCopy()
-	put := func(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
-		if *list == nil {
-			*list = corev1.ResourceList{}
-		}
-		(*list)[name] = q
-	}
-	if w.cpu != nil {
-		put(&of.Requests, corev1.ResourceCPU, *w.cpu)
-		if limit, limited := of.Limits[corev1.ResourceCPU]; limited && limit.Cmp(*w.cpu) < 0 {
-			put(&of.Limits, corev1.ResourceCPU, *w.cpu)
-		}
-	}
-	if w.memory != nil {
-		put(&of.Requests, corev1.ResourceMemory, *w.memory)
-		put(&of.Limits, corev1.ResourceMemory, *w.memory)
-	}
-	return of
-}
-
 // budget is what the resources of our containers must fit into.
 type budget struct {
 	guaranteed bool
@@ -88,8 +27,8 @@ type budget struct {
 
 // budgetOf looks at a pod without our containers.
 func budgetOf(spec *corev1.PodSpec) budget {
-	if spec.Resources != nil {
-		return budget{pod: *spec.Resources}
+	if r := spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
+		return budget{pod: *r} // the class of the pod is then a matter of these alone
 	}
 	if len(spec.Containers) == 0 {
 		return budget{}
@@ -109,18 +48,19 @@ func budgetOf(spec *corev1.PodSpec) budget {
 }
 
 // fit gives the resources of one of our containers such that the pod keeps its class. In a pod of class Guaranteed, requests and
-// limits are the same. Where the pod as a whole has a request or limit, ours shares it: it must not be exceeded by a sum. A request
-// or limit that the container has already and we do not write, as LimitRanger fills them in, stays.
-func (b budget) fit(want, before corev1.ResourceRequirements) corev1.ResourceRequirements {
-	out := corev1.ResourceRequirements{Requests: filled(want.Requests, before.Requests), Limits: filled(want.Limits, before.Limits)}
+// limits are the same. Of what the pod as a whole has a request or limit for, ours takes its part and says nothing: no sum can then
+// exceed it.
+func (b budget) fit(want corev1.ResourceRequirements) corev1.ResourceRequirements {
+	out := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	maps.Copy(out.Requests, want.Requests)
+	maps.Copy(out.Limits, want.Limits)
 	if b.guaranteed {
-		for name, least := range leastGuaranteed {
-			limit, limited := want.Limits[name]
-			if request, said := want.Requests[name]; !limited {
-				limit = least
-				if said && request.Cmp(least) > 0 {
-					limit = request
-				}
+		for name, limit := range leastGuaranteed {
+			if request := want.Requests[name]; request.Cmp(limit) > 0 {
+				limit = request
+			}
+			if wanted, limited := want.Limits[name]; limited {
+				limit = wanted
 			}
 			out.Requests[name], out.Limits[name] = limit, limit
 		}
@@ -131,23 +71,32 @@ func (b budget) fit(want, before corev1.ResourceRequirements) corev1.ResourceReq
 			delete(out.Limits, name)
 		}
 	}
-	for name, limit := range out.Limits {
-		if request := out.Requests[name]; request.Cmp(limit) > 0 {
-			delete(out.Limits, name) // one of before, lower than what we need now
+	return out
+}
+
+// keep adds what the container has already and we do not write: LimitRanger fills in requests and limits, and refuses containers
+// without them. Where it does not go with what we write, it is left out.
+func keep(ours, before corev1.ResourceRequirements) corev1.ResourceRequirements {
+	for name, request := range before.Requests {
+		limit, limited := ours.Limits[name]
+		if _, said := ours.Requests[name]; !said && (!limited || request.Cmp(limit) <= 0) {
+			ours.Requests[name] = request
 		}
 	}
-	return out
+	for name, limit := range before.Limits {
+		request := ours.Requests[name]
+		if _, limited := ours.Limits[name]; !limited && request.Cmp(limit) <= 0 {
+			ours.Limits[name] = limit
+		}
+	}
+	return ours
 }
 
-func filled(want, before corev1.ResourceList) corev1.ResourceList {
-	out := corev1.ResourceList{}
-	maps.Copy(out, before)
-	maps.Copy(out, want)
-	return out
-}
+// memoryVariable is how Go's runtime is told of a limit.
+const memoryVariable = "GOMEMLIMIT"
 
-// memoryLimit tells Go's runtime to collect garbage before the container's limit is reached: at seven eighths, because not all
-// memory is Go's. Where the container shares the limit of the pod, its own would-be limit counts.
+// memoryLimit tells Go's runtime to collect garbage before the limit is reached: at seven eighths of it, because not all memory is
+// Go's. What counts is the limit that we would set, also where the pod as a whole has one: the app is not to pay for our garbage.
 func memoryLimit(fitted, wanted corev1.ResourceRequirements) []corev1.EnvVar {
 	limit, limited := fitted.Limits[corev1.ResourceMemory]
 	if !limited {
@@ -156,15 +105,13 @@ func memoryLimit(fitted, wanted corev1.ResourceRequirements) []corev1.EnvVar {
 	if !limited {
 		return nil
 	}
-	value := limit.Value() - limit.Value()/8
-	return []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: fmt.Sprintf("%d", value)}}
+	return []corev1.EnvVar{{Name: memoryVariable, Value: strconv.FormatInt(limit.Value()-limit.Value()/8, 10)}}
 }
 
 func resourcesOf(spec *corev1.PodSpec, container string) corev1.ResourceRequirements {
-	for _, c := range spec.InitContainers {
-		if c.Name == container {
-			return c.Resources
-		}
+	i := slices.IndexFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == container })
+	if i < 0 {
+		return corev1.ResourceRequirements{}
 	}
-	return corev1.ResourceRequirements{}
+	return spec.InitContainers[i].Resources
 }
