@@ -16,8 +16,6 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
-	admissioninformers "k8s.io/client-go/informers/admissionregistration/v1"
 	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -53,7 +51,7 @@ const readyAfter = time.Second
 
 // certificates gives `webhook serve` its serving certificate, and sees to it that the API server trusts it. The certificate
 // authority lives in a Secret; each replica signs its own certificate with it and keeps caBundle of the
-// ValidatingWebhookConfiguration right. Replicas need no leader: all of them compute the same bundle from the same objects.
+// ValidatingWebhookConfiguration and the MutatingWebhookConfiguration right. Replicas need no leader: all of them compute the same bundle from the same objects.
 type certificates struct {
 	config    *rest.Config
 	namespace string
@@ -64,16 +62,15 @@ type certificates struct {
 	patches   flowcontrol.RateLimiter
 	changed   chan struct{} // one pending event says all: the state is read anew
 
-	client         kubernetes.Interface
-	source         *servertls.DynamicSource
-	signing        *signing
-	secrets        cache.SharedIndexInformer
-	configurations cache.SharedIndexInformer
+	client  kubernetes.Interface
+	source  *servertls.DynamicSource
+	signing *signing
+	secrets cache.SharedIndexInformer
+	sources []*hookSource // of the configurations
 
 	mu         sync.Mutex
 	leaves     []leaf // oldest first; the first one is served
 	watchError map[string]error
-	repaired   attempt // of the configuration
 	barren     barren
 }
 
@@ -153,12 +150,13 @@ func (c *certificates) Start(ctx context.Context) error {
 		Authority:     c.signing,
 	}
 	c.secrets = coreinformers.NewFilteredSecretInformer(client, c.namespace, 0, nil, named(v1beta1.WebhookCASecret))
-	c.configurations = admissioninformers.NewFilteredValidatingWebhookConfigurationInformer(client, 0, nil, named(v1beta1.WebhookName))
+	c.sources = newHookSources(client)
 	group, ctx := errgroup.WithContext(ctx)
-	for what, informer := range map[string]cache.SharedIndexInformer{
-		"Secret " + c.namespace + "/" + v1beta1.WebhookCASecret: c.secrets,
-		"ValidatingWebhookConfiguration " + v1beta1.WebhookName: c.configurations,
-	} {
+	informers := map[string]cache.SharedIndexInformer{"Secret " + c.namespace + "/" + v1beta1.WebhookCASecret: c.secrets}
+	for _, s := range c.sources {
+		informers[s.kind+" "+v1beta1.WebhookName] = s.informer
+	}
+	for what, informer := range informers {
 		if err := c.observe(informer, what); err != nil {
 			return fmt.Errorf("certificates: %w", err)
 		}
@@ -184,10 +182,9 @@ func (c *certificates) run(ctx context.Context) {
 		case <-c.changed:
 		case <-ticker.C:
 		}
-		live, signer := c.live(), c.signer()
-		c.turn(live, signer, time.Now())
-		if err := c.repair(ctx, live, time.Now()); err != nil && ctx.Err() == nil {
-			c.log.Error(err, "cannot keep caBundle right", "configuration", v1beta1.WebhookName)
+		c.turn(c.live(), c.signer(), time.Now())
+		if err := c.repair(ctx, time.Now()); err != nil && ctx.Err() == nil {
+			c.log.Error(err, "cannot keep caBundle right")
 		}
 		if err := c.replace(ctx); err != nil && ctx.Err() == nil {
 			c.log.Error(err, "cannot replace an authority that signs nothing valid", "secret", v1beta1.WebhookCASecret)
@@ -196,7 +193,7 @@ func (c *certificates) run(ctx context.Context) {
 }
 
 // turn takes in a new certificate of the source, and serves it when its time has come.
-func (c *certificates) turn(live *admissionv1.ValidatingWebhookConfiguration, signer *x509.Certificate, now time.Time) {
+func (c *certificates) turn(live []hooks, signer *x509.Certificate, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.adopt(signer, now)

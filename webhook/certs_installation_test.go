@@ -93,6 +93,7 @@ func install(t *testing.T, cp *controlplane.ControlPlane) *installation {
 	}()
 	t.Cleanup(func() {
 		_ = client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(context.Background(), v1beta1.WebhookName, metav1.DeleteOptions{})
+		_ = client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(context.Background(), v1beta1.WebhookName, metav1.DeleteOptions{})
 	})
 	return in
 }
@@ -115,7 +116,7 @@ func (in *installation) account(t *testing.T, verbs ...string) *rest.Config {
 	}}, metav1.CreateOptions{})
 	_, err3 := in.client.RbacV1().RoleBindings(in.namespace).Create(ctx, &rbacv1.RoleBinding{ObjectMeta: meta, RoleRef: ref("Role"), Subjects: subjects}, metav1.CreateOptions{})
 	_, err4 := in.client.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
-		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"validatingwebhookconfigurations"},
+		{APIGroups: []string{"admissionregistration.k8s.io"}, Resources: []string{"validatingwebhookconfigurations", "mutatingwebhookconfigurations"},
 			ResourceNames: []string{v1beta1.WebhookName}, Verbs: append([]string{"list", "watch"}, verbs...)},
 	}}, metav1.CreateOptions{})
 	_, err5 := in.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{ObjectMeta: meta, RoleRef: ref("ClusterRole"), Subjects: subjects}, metav1.CreateOptions{})
@@ -180,6 +181,18 @@ func (l handedOver) Accept() (net.Conn, error) {
 func (handedOver) Close() error   { return nil }
 func (handedOver) Addr() net.Addr { return &net.TCPAddr{} }
 
+// mutating has one entry, which is asked in the same calls as the first one of configuration.
+func (in *installation) mutating() *admissionv1.MutatingWebhookConfiguration {
+	like := in.configuration().Webhooks[0]
+	return &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: v1beta1.WebhookName},
+		Webhooks: []admissionv1.MutatingWebhook{{
+			Name: "third.remora.dev", ClientConfig: like.ClientConfig, Rules: like.Rules, NamespaceSelector: like.NamespaceSelector, FailurePolicy: like.FailurePolicy,
+			SideEffects: like.SideEffects, TimeoutSeconds: like.TimeoutSeconds, AdmissionReviewVersions: like.AdmissionReviewVersions,
+		}},
+	}
+}
+
 // configuration has two entries; a call of the first one is a ConfigMap in the namespace.
 func (in *installation) configuration() *admissionv1.ValidatingWebhookConfiguration {
 	entry := func(name, resource string) admissionv1.ValidatingWebhook {
@@ -206,15 +219,19 @@ func (in *installation) configuration() *admissionv1.ValidatingWebhookConfigurat
 
 func (in *installation) apply(t *testing.T) {
 	t.Helper()
-	if _, err := in.configurations().Create(t.Context(), in.configuration(), metav1.CreateOptions{}); err != nil {
+	_, err := in.configurations().Create(t.Context(), in.configuration(), metav1.CreateOptions{})
+	_, err2 := in.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Create(t.Context(), in.mutating(), metav1.CreateOptions{})
+	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// reapply deletes the configuration and creates it again, with no caBundle.
+// reapply deletes the configurations and creates them again, with no caBundle.
 func (in *installation) reapply(t *testing.T) {
 	t.Helper()
-	if err := in.configurations().Delete(t.Context(), v1beta1.WebhookName, metav1.DeleteOptions{}); err != nil {
+	err := in.configurations().Delete(t.Context(), v1beta1.WebhookName, metav1.DeleteOptions{})
+	err2 := in.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Delete(t.Context(), v1beta1.WebhookName, metav1.DeleteOptions{})
+	if err := errors.Join(err, err2); err != nil {
 		t.Fatal(err)
 	}
 	in.apply(t)
@@ -231,6 +248,23 @@ func (in *installation) live(t *testing.T) *admissionv1.ValidatingWebhookConfigu
 		t.Fatal(err)
 	}
 	return live
+}
+
+// bundles gives caBundle of every entry of both configurations, by the entry's name.
+func (in *installation) bundles(t *testing.T) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, w := range in.live(t).Webhooks {
+		all[w.Name] = w.ClientConfig.CABundle
+	}
+	mutating, err := in.client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), v1beta1.WebhookName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range mutating.Webhooks {
+		all[w.Name] = w.ClientConfig.CABundle
+	}
+	return all
 }
 
 // call is a request that the API server admits only if the webhook does.

@@ -5,12 +5,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 )
 
 // maxAuthorities bounds caBundle. More than two are in it only where somebody replaces the authority by hand, again and again
@@ -53,23 +49,6 @@ func (l leaf) verify(authorities []*x509.Certificate, hostName string, now time.
 
 func (l leaf) expired(now time.Time) bool { return now.After(l.certificate.Leaf.NotAfter) }
 
-// trustedBy says which entry of the configuration does not trust the certificate, and why; nil where all of them do.
-func (l leaf) trustedBy(live *admissionv1.ValidatingWebhookConfiguration, hostName string, now time.Time) error {
-	if live == nil {
-		return errors.New("it does not exist")
-	}
-	if len(live.Webhooks) == 0 {
-		return errors.New("it has no webhooks")
-	}
-	for i := range live.Webhooks {
-		authorities := parseBundle(live.Webhooks[i].ClientConfig.CABundle)
-		if err := l.verify(authorities, hostName, now); err != nil {
-			return fmt.Errorf("caBundle of its entry %s: %w", live.Webhooks[i].Name, err)
-		}
-	}
-	return nil
-}
-
 // choose gives the index of the leaf to serve. The first leaf is the one served now, the last one the newest.
 func choose(leaves []leaf, now time.Time, settle time.Duration) int {
 	newest := len(leaves) - 1
@@ -94,13 +73,15 @@ func choose(leaves []leaf, now time.Time, settle time.Duration) int {
 	return newest
 }
 
-// bundle gives the caBundle that every entry of the configuration should have: the authorities given, the last of which signs
+// bundle gives the caBundle that every entry of the configurations should have: the authorities given, the last of which signs
 // now, and those of any entry that have not expired, because another replica may still serve a certificate of one of them. Its
 // order depends on nothing but what is in it, so that replicas do not undo each other's work.
-func bundle(live *admissionv1.ValidatingWebhookConfiguration, authorities []*x509.Certificate, now time.Time) []byte {
+func bundle(live []hooks, authorities []*x509.Certificate, now time.Time) []byte {
 	all := slices.Clone(authorities)
-	for i := range live.Webhooks {
-		all = append(all, parseBundle(live.Webhooks[i].ClientConfig.CABundle)...)
+	for _, h := range live {
+		for _, e := range h.entries {
+			all = append(all, parseBundle(e.caBundle)...)
+		}
 	}
 	all = slices.DeleteFunc(all, func(a *x509.Certificate) bool { return now.After(a.NotAfter) })
 	slices.SortFunc(all, func(a, b *x509.Certificate) int {

@@ -18,7 +18,6 @@ import (
 	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -61,19 +60,19 @@ func TestReplicasThatDifferInTheirViewAgreeOnTheBundle(t *testing.T) {
 		authorities = append(authorities, parseBundle(newAuthority(t, "the same name", now.Add(time.Duration(i-60)*time.Minute), now.Add(time.Hour)).certificate)...)
 	}
 	gone := parseBundle(newAuthority(t, "gone", now.Add(-time.Hour), now.Add(-time.Second)).certificate)
-	live := &admissionv1.ValidatingWebhookConfiguration{Webhooks: make([]admissionv1.ValidatingWebhook, 2)}
+	live := []hooks{{entries: make([]hook, 1)}, {entries: make([]hook, 1)}}
 	// Two replicas, one of which has seen the next authority already, write in turn until neither has anything to write.
 	views := [][]*x509.Certificate{authorities[:2], {authorities[0], authorities[1], authorities[2]}}
 	var last []byte
 	for turn := range 6 {
-		last = live.Webhooks[0].ClientConfig.CABundle
-		live.Webhooks[0].ClientConfig.CABundle = bundle(live, views[turn%2], now)
+		last = live[0].entries[0].caBundle
+		live[0].entries[0].caBundle = bundle(live, views[turn%2], now)
 	}
-	if got := live.Webhooks[0].ClientConfig.CABundle; !bytes.Equal(got, last) || len(parseBundle(got)) != 3 {
+	if got := live[0].entries[0].caBundle; !bytes.Equal(got, last) || len(parseBundle(got)) != 3 {
 		t.Errorf("they disagree:\n%s\nand\n%s", got, last)
 	}
 
-	live.Webhooks[1].ClientConfig.CABundle = bundleOf(append(gone, authorities[3:]...))
+	live[1].entries[0].caBundle = bundleOf(append(gone, authorities[3:]...))
 	got := parseBundle(bundle(live, authorities[:1], now))
 	if len(got) != maxAuthorities || !slices.ContainsFunc(got, authorities[0].Equal) || slices.ContainsFunc(got, gone[0].Equal) {
 		t.Errorf("%d authorities, want %d with the oldest, which signs now, and none that has expired", len(got), maxAuthorities)

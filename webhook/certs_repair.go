@@ -1,19 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"remora.dev/remora/apis/v1beta1"
 )
@@ -25,69 +20,6 @@ const (
 	// conflict, is followed by a new version, which is looked at when it comes.
 	repairAgain = 5 * time.Second
 )
-
-// attempt is the last try to repair one version of the configuration.
-type attempt struct {
-	version string
-	at      time.Time
-	err     error
-}
-
-// repair makes caBundle of every entry right. It touches nothing else: other fields belong to whoever applied the
-// configuration, and some clusters edit its selectors.
-func (c *certificates) repair(ctx context.Context, live *admissionv1.ValidatingWebhookConfiguration, now time.Time) error {
-	if live == nil {
-		return nil
-	}
-	c.mu.Lock()
-	last := c.repaired
-	var authorities []*x509.Certificate
-	for _, l := range c.leaves {
-		authorities = append(authorities, l.authority)
-	}
-	c.mu.Unlock()
-	if len(authorities) == 0 || last.version == live.ResourceVersion && now.Sub(last.at) < repairAgain {
-		return nil
-	}
-	want := bundle(live, authorities, now)
-	type clientConfig struct {
-		CABundle []byte `json:"caBundle"`
-	}
-	type entry struct {
-		Name         string       `json:"name"`
-		ClientConfig clientConfig `json:"clientConfig"`
-	}
-	var entries []entry
-	for i := range live.Webhooks {
-		if w := &live.Webhooks[i]; !bytes.Equal(w.ClientConfig.CABundle, want) {
-			entries = append(entries, entry{Name: w.Name, ClientConfig: clientConfig{CABundle: want}})
-		}
-	}
-	if len(entries) == 0 || !c.patches.TryAccept() {
-		return nil // a patch that was not accepted now is tried at the next tick
-	}
-	// Entries are merged by name. With the version in the patch, none is added that has gone meanwhile.
-	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]string{"resourceVersion": live.ResourceVersion},
-		"webhooks": entries,
-	})
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, repairTimeout)
-	defer cancel()
-	_, err = c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Patch(ctx, live.Name,
-		types.StrategicMergePatchType, patch, metav1.PatchOptions{FieldManager: v1beta1.WebhookName})
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		err = nil // there is another version, or none: an event tells of it
-	} else if err == nil {
-		c.log.Info("caBundle repaired", "configuration", live.Name, "entries", len(entries))
-	}
-	c.mu.Lock()
-	c.repaired = attempt{version: live.ResourceVersion, at: now, err: err}
-	c.mu.Unlock()
-	return err
-}
 
 // replace has the authority in the Secret replaced where it has signed nothing valid for long: cert-manager accepts any
 // authority that parses, also one that is not valid yet, or not for servers, or whose signatures nobody accepts.
@@ -115,7 +47,7 @@ func (c *certificates) replace(ctx context.Context) error {
 	return err
 }
 
-// Ready is the readiness check: nil only while the live configuration trusts the certificate that is served. The error says
+// Ready is the readiness check: nil only while both live configurations trust the certificate that is served. The error says
 // what is missing and what to do.
 func (c *certificates) Ready(*http.Request) error {
 	now := time.Now()
@@ -132,21 +64,23 @@ func (c *certificates) Ready(*http.Request) error {
 			"it does within a minute; if not, delete that Secret: it is made anew%s",
 			first.certificate.Leaf.NotAfter.Format(time.RFC3339), c.namespace, v1beta1.WebhookCASecret, c.unseen())
 	}
-	live := c.live()
-	if live == nil {
-		return fmt.Errorf("ValidatingWebhookConfiguration %s is not seen: apply it (config/webhook); this service account "+
-			"needs list, watch and patch on it%s", v1beta1.WebhookName, c.unseen())
-	}
-	if err := first.trustedBy(live, c.hostName, now); err != nil {
-		problem := fmt.Errorf("ValidatingWebhookConfiguration %s does not trust the serving certificate: %w", v1beta1.WebhookName, err)
-		if c.repaired.err != nil {
-			return fmt.Errorf("%w; this process repairs caBundle, and could not: %w", problem, c.repaired.err)
+	for _, s := range c.sources {
+		live, ok := s.live()
+		if !ok {
+			return fmt.Errorf("%s %s is not seen: apply it (config/webhook); this service account "+
+				"needs list, watch and patch on it%s", s.kind, v1beta1.WebhookName, c.unseen())
 		}
-		return fmt.Errorf("%w; this process repairs caBundle within seconds", problem)
+		if err := first.trustedByOne(live, c.hostName, now); err != nil {
+			problem := fmt.Errorf("%s %s does not trust the serving certificate: %w", s.kind, v1beta1.WebhookName, err)
+			if s.repaired.err != nil {
+				return fmt.Errorf("%w; this process repairs caBundle, and could not: %w", problem, s.repaired.err)
+			}
+			return fmt.Errorf("%w; this process repairs caBundle within seconds", problem)
+		}
 	}
 	if first.trusted.IsZero() || now.Sub(first.trusted) < readyAfter {
-		return fmt.Errorf("ValidatingWebhookConfiguration %s has trusted the serving certificate for less than %s: "+
-			"the API server may not have loaded it yet", v1beta1.WebhookName, readyAfter)
+		return fmt.Errorf("the webhook configurations %s have trusted the serving certificate for less than %s: "+
+			"the API server may not have loaded them yet", v1beta1.WebhookName, readyAfter)
 	}
 	return nil
 }

@@ -74,12 +74,11 @@ func readinessTellsWhatIsMissing(in *installation) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live := in.live(t)
-	for _, w := range live.Webhooks {
+	for name, bundle := range in.bundles(t) {
 		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(w.ClientConfig.CABundle)
+		roots.AppendCertsFromPEM(bundle)
 		if _, err := served.Leaf.Verify(x509.VerifyOptions{DNSName: "remora-webhook." + in.namespace + ".svc", Roots: roots}); err != nil {
-			t.Errorf("ready, though %s trusts another: %v", w.Name, err)
+			t.Errorf("ready, though %s trusts another: %v", name, err)
 		}
 	}
 	if err := in.call(t.Context()); err != nil {
@@ -89,6 +88,20 @@ func readinessTellsWhatIsMissing(in *installation) {
 		t.Errorf("the metric says %.0f, the certificate %d", got, served.Leaf.NotAfter.Unix())
 	}
 
+	mutating := in.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
+	if err := mutating.Delete(t.Context(), v1beta1.WebhookName, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 5*time.Second, func() error {
+		if err := c.Ready(nil); err == nil || !strings.Contains(err.Error(), "MutatingWebhookConfiguration remora-webhook is not seen: apply it") {
+			return fmt.Errorf("without the configuration for pods: %w", err)
+		}
+		return nil
+	})
+	if _, err := mutating.Create(t.Context(), in.mutating(), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	in.awaitReady(t, c)
 	if err := in.configurations().Delete(t.Context(), v1beta1.WebhookName, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -133,10 +146,10 @@ func aBrokenBundleIsRepaired(in *installation) {
 			continue
 		}
 		await(t, time.Second, func() error {
-			for _, w := range in.live(t).Webhooks {
-				if n := len(parseBundle(w.ClientConfig.CABundle)); !bytes.Contains(w.ClientConfig.CABundle, ours) || n > maxAuthorities ||
-					bytes.Contains(w.ClientConfig.CABundle, expired.certificate) || bytes.Equal(w.ClientConfig.CABundle, broken) {
-					return fmt.Errorf("%s: %s has\n%s", name, w.Name, w.ClientConfig.CABundle)
+			for entry, bundle := range in.bundles(t) {
+				if n := len(parseBundle(bundle)); !bytes.Contains(bundle, ours) || n > maxAuthorities ||
+					bytes.Contains(bundle, expired.certificate) || bytes.Equal(bundle, broken) {
+					return fmt.Errorf("%s: %s has\n%s", name, entry, bundle)
 				}
 			}
 			return nil
@@ -144,9 +157,9 @@ func aBrokenBundleIsRepaired(in *installation) {
 	}
 	in.reapply(t)
 	await(t, time.Second, func() error {
-		for _, w := range in.live(t).Webhooks {
-			if !bytes.Equal(w.ClientConfig.CABundle, ours) {
-				return fmt.Errorf("applied again, %s has\n%s", w.Name, w.ClientConfig.CABundle)
+		for name, bundle := range in.bundles(t) {
+			if !bytes.Equal(bundle, ours) {
+				return fmt.Errorf("applied again, %s has\n%s", name, bundle)
 			}
 		}
 		return nil
@@ -165,9 +178,9 @@ func aBrokenBundleIsRepaired(in *installation) {
 		t.Fatal(err)
 	}
 	await(t, time.Second, func() error {
-		for _, w := range in.live(t).Webhooks {
-			if !bytes.Contains(w.ClientConfig.CABundle, ours) || !bytes.Contains(w.ClientConfig.CABundle, other.certificate) {
-				return fmt.Errorf("%s has\n%s", w.Name, w.ClientConfig.CABundle)
+		for name, bundle := range in.bundles(t) {
+			if !bytes.Contains(bundle, ours) || !bytes.Contains(bundle, other.certificate) {
+				return fmt.Errorf("%s has\n%s", name, bundle)
 			}
 		}
 		return nil

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	servertls "github.com/cert-manager/cert-manager/pkg/server/tls"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -48,15 +47,6 @@ func (c *certificates) observe(informer cache.SharedIndexInformer, what string) 
 		DeleteFunc: func(any) { seen() },
 	})
 	return err
-}
-
-// live gives the configuration as the API server has it, or nil.
-func (c *certificates) live() *admissionv1.ValidatingWebhookConfiguration {
-	object, found, err := c.configurations.GetStore().GetByKey(v1beta1.WebhookName)
-	if err != nil || !found {
-		return nil
-	}
-	return object.(*admissionv1.ValidatingWebhookConfiguration)
 }
 
 // secret gives the Secret of the authority as the API server has it, or nil.

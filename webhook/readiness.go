@@ -24,6 +24,7 @@ import (
 // time that changes, in the log.
 type readiness struct {
 	checks []check
+	remark func() string // what is wrong and does not matter to readiness; may be nil, and empty
 	log    logr.Logger
 
 	mu       sync.Mutex
@@ -82,6 +83,9 @@ func (r *readiness) handler() http.Handler {
 		r.tell(reasons)
 		if reasons == "" {
 			fmt.Fprintln(w, "ok")
+			if r.remark != nil && r.remark() != "" {
+				fmt.Fprintln(w, r.remark())
+			}
 			return
 		}
 		w.WriteHeader(http.StatusServiceUnavailable)

@@ -28,7 +28,7 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 )
 
-const serveUsage = `webhook serve judges LLMProviders and LLMRoutes when they are written.
+const serveUsage = `webhook serve judges LLMProviders and LLMRoutes when they are written, and gives pods their sidecars when they are created.
 
   --listen ADDR       where the API server asks, by HTTPS (default :9443)
   --health ADDR       /livez, and /readyz with the reasons why not (default :8081)
@@ -118,6 +118,18 @@ type server struct {
 
 func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, error) {
 	certificates := newCertificates(config, f.namespace, log.WithName("certificates"))
+	namespaces, err := newNamespaces(config, log.WithName("namespaces"))
+	if err != nil {
+		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
+	}
+	settings, err := newSettings(config, f.namespace, log.WithName("settings"))
+	if err != nil {
+		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
+	}
+	pods, err := newPods(namespaces, settings)
+	if err != nil {
+		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
+	}
 	host, port, _ := net.SplitHostPort(f.listen) // parsed before
 	portNumber, _ := strconv.Atoi(port)
 	drain := drainTime
@@ -150,16 +162,21 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	s.ready = &readiness{log: log, checks: []check{
 		{"CustomResourceDefinitions", s.definitions.ready},
 		{"objects", func(*http.Request) error { return objects.synced() }},
+		{"namespaces", namespaces.ready},
+		{"settings", settings.ready},
 		{"listener", hook.StartedChecker()},
 		{"certificates", certificates.Ready},
-	}}
+	}, remark: settings.remark}
 	for _, path := range []string{providerPath, routePath} {
 		hook.Register(path, s.ready.parting(judge))
 	}
+	aboutPods := s.ready.parting(pods.handler())
+	hook.Register(injectPath, aboutPods)
+	hook.Register(judgePodPath, aboutPods)
 	health := &manager.Server{Name: "health", ShutdownTimeout: &drain, Server: &http.Server{
 		Addr: f.health, Handler: s.ready.handler(), ReadHeaderTimeout: 10 * time.Second,
 	}}
-	if err := errors.Join(m.Add(health), m.Add(certificates)); err != nil {
+	if err := errors.Join(m.Add(health), m.Add(certificates), m.Add(namespaces), m.Add(settings)); err != nil {
 		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
 	}
 	return s, nil

@@ -24,7 +24,7 @@ const (
 )
 
 // ourKinds are the kinds of the cluster's own that the installation has objects of: what the README deletes by label.
-const ourKinds = "validatingwebhookconfigurations,crd,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
+const ourKinds = "validatingwebhookconfigurations,mutatingwebhookconfigurations,crd,clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings"
 
 // manifests is a control plane on which config/default is applied and deleted; the others of this package keep theirs.
 type manifests struct{ *controlplane.ControlPlane }
@@ -103,7 +103,7 @@ func (m manifests) finalize(t *testing.T, deleted string) {
 	}
 	ctx := context.WithoutCancel(t.Context())
 	client := kubernetes.NewForConfigOrDie(m.Config())
-	m.must(t, "-n", v1beta1.InstallationNamespace, "delete", "deployments,services,poddisruptionbudgets,serviceaccounts,secrets,roles,rolebindings", "--all")
+	m.must(t, "-n", v1beta1.InstallationNamespace, "delete", "deployments,services,poddisruptionbudgets,podtemplates,serviceaccounts,secrets,roles,rolebindings", "--all")
 	namespace, err := client.CoreV1().Namespaces().Get(ctx, v1beta1.InstallationNamespace, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return
@@ -142,8 +142,11 @@ func (m manifests) theInstallationAppliesAgainAndAgain(t *testing.T) {
 			m.fresh(t)
 			m.must(t, append(how, "--validate=strict")...)
 			m.must(t, "wait", "--for=condition=Established", "crd", "-l", ours)
-			m.must(t, "patch", "validatingwebhookconfiguration", v1beta1.WebhookName, "--type=json",
-				"-p", `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"`+bundle(m)+`"}]`, "--field-manager="+v1beta1.WebhookName)
+			configurations := []string{"validatingwebhookconfiguration", "mutatingwebhookconfiguration"}
+			for _, kind := range configurations {
+				m.must(t, "patch", kind, v1beta1.WebhookName, "--type=json",
+					"-p", `[{"op":"add","path":"/webhooks/0/clientConfig/caBundle","value":"`+bundle(m)+`"}]`, "--field-manager="+v1beta1.WebhookName)
+			}
 
 			again := m.must(t, append(how, "--validate=strict")...)
 			if how[1] == "-k" { // the other one does not tell
@@ -155,8 +158,10 @@ func (m manifests) theInstallationAppliesAgainAndAgain(t *testing.T) {
 					}
 				}
 			}
-			if got := m.must(t, "get", "validatingwebhookconfiguration", v1beta1.WebhookName, "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}"); got != bundle(m) {
-				t.Errorf("applying again lost the webhook's caBundle: %q is left", got)
+			for _, kind := range configurations {
+				if got := m.must(t, "get", kind, v1beta1.WebhookName, "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}"); got != bundle(m) {
+					t.Errorf("applying again lost caBundle of the %s: %q is left", kind, got)
+				}
 			}
 		})
 	}
@@ -173,9 +178,26 @@ func (m manifests) theWebhookIsAskedAsItSays(t *testing.T) {
 llmroutes.remora.dev ["CREATE","UPDATE"] Fail None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmroute
 llmproviders-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmprovider
 llmroutes-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmroute
+namespaces.pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
+pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
 `
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	got = m.must(t, "get", "mutatingwebhookconfiguration", v1beta1.WebhookName, "-o",
+		`jsonpath={range .webhooks[*]}{.name} {.rules[*].operations} {.failurePolicy} {.sideEffects} {.timeoutSeconds} {.reinvocationPolicy} {.clientConfig.service.path}{"\n"}{end}`)
+	want = `namespaces.pods.remora.dev ["CREATE"] Fail None 5 IfNeeded /inject
+pods.remora.dev ["CREATE"] Fail None 5 IfNeeded /inject
+`
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	// What has a pod judged is what has it changed.
+	selectors := `jsonpath={range .webhooks[?(@.rules[0].resources[0]=="pods")]}{.namespaceSelector} {.objectSelector}{"\n"}{end}`
+	changed := m.must(t, "get", "mutatingwebhookconfiguration", v1beta1.WebhookName, "-o", selectors)
+	judged := m.must(t, "get", "validatingwebhookconfiguration", v1beta1.WebhookName, "-o", selectors)
+	if changed != judged || strings.Count(changed, "remora-system") != 2 {
+		t.Errorf("changed:\n%s\njudged:\n%s", changed, judged)
 	}
 }
 
@@ -221,14 +243,22 @@ func (m manifests) anImageIsNamedByTheUsersOwnKustomization(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte("resources: ["+relative+"]\nsortOptions: {order: fifo}\n"+
-		"images: [{name: remora.dev/webhook, newName: registry.example.com/remora/webhook, newTag: v1.2.3}]\n"), 0o600)
-	if err != nil {
+	text := "resources: [" + relative + "]\nsortOptions: {order: fifo}\nimages:\n"
+	images := map[string]int{"webhook": 2, "sidecar": 1, "redirect": 1}
+	for name := range images {
+		text += "- {name: remora.dev/" + name + ", newName: registry.example.com/remora/" + name + ", newTag: v1.2.3}\n"
+	}
+	if err = os.WriteFile(filepath.Join(folder, "kustomization.yaml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := m.must(t, "kustomize", folder)
-	if n := strings.Count(got, "image: registry.example.com/remora/webhook:v1.2.3\n"); n != 2 || strings.Contains(got, "image: remora.dev/") {
-		t.Errorf("the image was named %d times, want 2", n)
+	for name, want := range images {
+		if n := strings.Count(got, "image: registry.example.com/remora/"+name+":v1.2.3\n"); n != want {
+			t.Errorf("the image %s was named %d times, want %d", name, n, want)
+		}
+	}
+	if strings.Contains(got, "image: remora.dev/") {
+		t.Errorf("an image was not named:\n%s", got)
 	}
 	if guard, first := strings.Index(got, "name: remora-guard"), strings.Index(got, "kind: CustomResourceDefinition"); guard < 0 || guard > first {
 		t.Error("the guard does not come before the CRDs")
