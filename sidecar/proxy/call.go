@@ -14,6 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/snapshot"
 )
 
 // call is one request of an app, from its arrival until the answer's head is there.
@@ -90,7 +91,7 @@ func (c *call) serve() *failure {
 	}
 	s := c.proxy.store.Load()
 	if c.ctx.Request.Header.IsConnect() {
-		return c.connect(s.Table)
+		return c.connect(s)
 	}
 	absolute, f := c.parse()
 	if f != nil {
@@ -98,7 +99,7 @@ func (c *call) serve() *failure {
 	}
 	host := s.Table.Host(c.authority)
 	if host == nil {
-		return c.foreign(absolute, s.Table.Incomplete())
+		return c.foreign(absolute, s)
 	}
 	if r := host.Refusal; r != nil {
 		return fail(r.Code, "%s", r.Message)
@@ -132,13 +133,15 @@ func (c *call) serve() *failure {
 // connect opens a tunnel to an owned host, which ends here: what comes through it is plain HTTP, and every
 // request of it is judged like any other. Some clients (undici's ProxyAgent is one) ask for a tunnel even
 // where the URL is http://.
-func (c *call) connect(t *routing.Table) *failure {
+func (c *call) connect(s *snapshot.Snapshot) *failure {
 	c.authority = c.ctx.Request.Header.RequestURI()
 	_, port, ok := splitAuthority(c.authority)
 	switch {
 	case !ok:
 		return fail(routing.InvalidRequest, "the request target of CONNECT must be a host and a port")
-	case t.Host(c.authority) == nil:
+	case s.Table.Host(c.authority) == nil && c.client.redirected:
+		return c.misdirected(s)
+	case s.Table.Host(c.authority) == nil:
 		return fail(routing.MethodNotAllowed, "CONNECT to hosts that no configuration names is not supported yet: reach them without the sidecar (no_proxy)")
 	case port != plainPort:
 		return fail(routing.MethodNotAllowed, "a tunnel to a provider would hide the requests: call it with http://, the sidecar adds TLS")

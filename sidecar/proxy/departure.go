@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,8 @@ type clientConn struct {
 	token      uint64
 	lingering  atomic.Bool // more of a refused request may be on its way
 
+	redirected bool // it was made to somewhere else; what is nobody's here has no business on it
+
 	serving atomic.Bool // the head of a request has come, and it has not been answered
 
 	mu      sync.Mutex
@@ -203,10 +206,11 @@ const (
 	lingerLimit = 256 << 20
 )
 
-// listener hands out watched connections.
+// listener hands out watched connections, but for redirected ones, which somebody else takes.
 type listener struct {
 	net.Listener
 	departures *departures
+	take       func(client *net.TCPConn, to netip.AddrPort)
 }
 
 // Accept waits for the next connection.
@@ -224,6 +228,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		if !ok {
 			_ = c.Close()
 			return nil, fmt.Errorf("listener on %s: %w", l.Addr(), syscall.EPROTONOSUPPORT)
+		}
+		if to, ok := originalDestination(tcp); ok {
+			l.take(tcp, to)
+			continue
 		}
 		if watched, err := l.departures.watch(tcp); err == nil {
 			return watched, nil

@@ -9,13 +9,17 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/snapshot"
 )
 
 // foreign passes on a request for a host that no configuration names, where the app used the proxy as
 // one. Nothing is added, read or kept.
-func (c *call) foreign(absolute, incomplete bool) *failure {
-	if incomplete {
-		return fail(routing.ConfigurationUnread, "some configuration has not been read yet, so nothing is passed on: correct it (sidecar check names the faults) and try again")
+func (c *call) foreign(absolute bool, s *snapshot.Snapshot) *failure {
+	if c.client.redirected {
+		return c.misdirected(s)
+	}
+	if s.Table.Incomplete() {
+		return unread()
 	}
 	if !absolute {
 		return fail(routing.MisdirectedRequest, "no LLMProvider or LLMRoute names the host %s: apply one, or call the host without the sidecar", c.authority)
@@ -70,6 +74,20 @@ func (c *call) foreign(absolute, incomplete bool) *failure {
 		s.start(c)
 	}
 	return nil
+}
+
+func unread() *failure {
+	return fail(routing.ConfigurationUnread, "some configuration has not been read yet, so nothing is passed on: correct it (sidecar check names the faults) and try again")
+}
+
+// misdirected refuses a request for a host that no configuration names on a redirected connection, which ends here:
+// its first request was for an owned host. Clients make another connection, and that one is passed on.
+func (c *call) misdirected(s *snapshot.Snapshot) *failure {
+	if !passes(s) {
+		return unread()
+	}
+	c.closing = true
+	return fail(routing.MisdirectedRequest, "no LLMProvider or LLMRoute names the host %s, and this connection was begun for one that is named: open another", c.authority)
 }
 
 func isHTTP(uri []byte) bool {

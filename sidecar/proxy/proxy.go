@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,7 @@ type Proxy struct {
 	trusted    *x509.CertPool
 	server     *fasthttp.Server
 	departures *departures
+	redirects  redirects
 	draining   atomic.Bool
 	stop       chan struct{}
 
@@ -63,7 +65,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p := &Proxy{
 		store: o.Store, log: o.Log, trusted: o.TrustedCAs, departures: d,
-		stop: make(chan struct{}), own: map[string]bool{},
+		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
 	}
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
@@ -91,7 +93,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 		p.own[(&net.TCPAddr{IP: net.IPv6unspecified, Port: a.Port}).String()] = true
 	}
 	p.mu.Unlock()
-	return p.server.Serve(&listener{Listener: l, departures: p.departures})
+	return p.server.Serve(&listener{Listener: l, departures: p.departures, take: p.take})
 }
 
 // Shutdown takes no more connections and lets requests finish until ctx ends; then it cuts those that
@@ -100,8 +102,9 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	if !p.draining.Swap(true) {
 		close(p.stop)
 	}
-	err := p.shutdownServer(ctx)
-	if cut := p.departures.closeAll(); cut > 0 && err != nil {
+	err := p.shutdownServer(ctx, p.redirects.drain())
+	passing := p.redirects.cut(func(c course) bool { return c != served })
+	if cut := p.departures.closeAll() + passing; cut > 0 && err != nil {
 		p.log.Info("connections cut at the end of the grace time", "code", routing.ShuttingDown, "connections", cut)
 	}
 	p.departures.close()
@@ -112,20 +115,34 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// shutdownServer waits for requests, but for no connection that has none: clients keep some for later.
-func (p *Proxy) shutdownServer(ctx context.Context) error {
+// shutdownServer waits for requests, but for no connection that has none: clients keep some for later. It waits for
+// the redirected connections too, until passed is closed.
+func (p *Proxy) shutdownServer(ctx context.Context, passed <-chan struct{}) (err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- p.server.ShutdownWithContext(ctx) }()
 	tick := time.NewTicker(unusedInterval)
 	defer tick.Stop()
-	for {
+	for ended != nil || passed != nil {
 		p.departures.closeUnused()
 		select {
-		case err := <-ended:
-			return err
+		case err = <-ended:
+			ended = nil
+		case <-passed:
+			passed = nil
 		case <-tick.C:
+			if ended == nil && ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
 	}
+	return err
+}
+
+// listensOn tells whether an address is one that the proxy listens on.
+func (p *Proxy) listensOn(a netip.AddrPort) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.own[a.String()]
 }
 
 // isOwn tells whether a connection has ended at the proxy itself: it would go round for ever. Of a

@@ -32,6 +32,9 @@ const (
 
 func TestMain(m *testing.M) {
 	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1", vllm: "127.0.0.1", "foreign.example.com": "127.0.0.1", "loop.example.com": "127.0.0.1"})
+	if err := furnish(); err != nil {
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,222 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// errOwn is a redirected connection that would come back here.
+var errOwn = errors.New("the original destination is this sidecar itself: exempt its user from the redirection")
+
+// callAhead dials the original destination while the client is silent. Where that fails, or the destination leaves
+// without a word, nothing has happened: the client may still ask for an owned host.
+func (r *redirected) callAhead() {
+	if !passes(r.proxy.store.Load()) {
+		return
+	}
+	calling := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.course != sniffing {
+		return
+	}
+	r.calling = calling
+	r.copies.Go(func() {
+		server, err := r.dial()
+		r.mu.Lock()
+		r.calling = nil
+		if r.course == tunnelled {
+			r.failed = err
+		}
+		unwanted := err == nil && (r.course == served || r.course == ended)
+		if err == nil && !unwanted {
+			r.server = server
+		}
+		r.mu.Unlock()
+		close(calling)
+		switch {
+		case unwanted:
+			r.hangUp(server)
+		case err == nil:
+			r.bring(server)
+		}
+	})
+}
+
+// dial calls the original destination.
+func (r *redirected) dial() (*net.TCPConn, error) {
+	p := r.proxy
+	if p.listensOn(r.to) || p.redirects.dialled.has(r.client.RemoteAddr()) {
+		return nil, errOwn
+	}
+	conn, err := (&net.Dialer{Timeout: originalTimeout, KeepAlive: 30 * time.Second}).DialContext(r.ctx, "tcp", r.to.String())
+	if err != nil {
+		return nil, err
+	}
+	server := conn.(*net.TCPConn) // of network tcp, it always is
+	if p.isOwn(server) {
+		_ = server.Close()
+		return nil, errOwn
+	}
+	p.redirects.dialled.add(server)
+	return server, nil
+}
+
+// pass joins the client and its original destination until both have finished.
+func (r *redirected) pass() {
+	_ = r.client.SetReadDeadline(time.Time{})
+	server, err := r.reach()
+	if err != nil {
+		r.setBroken() // the client learns it as it would without us
+		code := routing.ConnectFailure
+		if isShortage(err) {
+			code = routing.Overloaded
+		}
+		r.proxy.log.V(1).Info("the original destination was not reached", "code", code, "destination", r.to.String(), "cause", err.Error())
+		return
+	}
+	_, err = io.Copy(server, r.client)
+	switch {
+	case err == nil:
+		_ = server.CloseWrite()
+	case isReset(r.client):
+		r.setBroken()
+		_ = server.SetLinger(0)
+		_ = server.Close()
+	default:
+		r.setBroken() // the server has gone: what it sent before may still be on its way to the client
+	}
+	r.copies.Wait()
+}
+
+// reach gives the connection to the original destination: the one that was made ahead, or a new one.
+func (r *redirected) reach() (server *net.TCPConn, err error) {
+	r.mu.Lock()
+	if r.course != sniffing {
+		r.mu.Unlock()
+		return nil, net.ErrClosed
+	}
+	r.course = tunnelled
+	calling := r.calling
+	if r.server != nil && !r.spoken && sees(r.server, unix.POLLRDHUP) {
+		r.hangUp(r.server) // it has left without a word
+		r.server = nil
+	}
+	server = r.server
+	r.mu.Unlock()
+	if server == nil && calling != nil {
+		<-calling
+		r.mu.Lock()
+		server, err = r.server, r.failed
+		r.mu.Unlock()
+	}
+	if server != nil || err != nil {
+		return server, err
+	}
+	server, err = r.dial()
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	late := r.course == ended
+	if !late {
+		r.server = server
+		r.copies.Go(func() { r.bring(server) })
+	}
+	r.mu.Unlock()
+	if late {
+		r.hangUp(server)
+		return nil, net.ErrClosed
+	}
+	return server, nil
+}
+
+// bring copies what the original destination sends to the client.
+func (r *redirected) bring(server *net.TCPConn) {
+	n, err := await(server)
+	r.mu.Lock()
+	switch {
+	case r.server != server:
+		r.mu.Unlock()
+		return // it is wanted no more
+	case r.course == sniffing && (n == 0 || err != nil):
+		r.server = nil // it has left without a word
+		r.mu.Unlock()
+		r.hangUp(server)
+		return
+	}
+	r.spoken = r.spoken || n > 0
+	r.mu.Unlock()
+	_, err = io.Copy(r.client, server)
+	switch {
+	case err == nil:
+		_ = r.client.CloseWrite()
+	case isReset(server):
+		r.setBroken()
+		_ = r.client.SetLinger(0)
+		_ = r.client.Close()
+	default:
+		r.setBroken()
+		_ = server.SetLinger(0) // the client has gone, and with it whatever it was still to send
+		_ = server.Close()
+	}
+}
+
+func (r *redirected) setBroken() {
+	r.mu.Lock()
+	r.broken = true
+	r.mu.Unlock()
+}
+
+// await waits until there is something to read, or nothing will ever be: then n is 0.
+func await(c *net.TCPConn) (n int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		var one [1]byte
+		n, failed = peek(int(fd), one[:])
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	if err == nil {
+		err = failed
+	}
+	return max(n, 0), err
+}
+
+// peek reads without taking anything away and without waiting.
+func peek(fd int, b []byte) (int, error) {
+	for {
+		n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.EINTR) {
+			return max(n, 0), err
+		}
+	}
+}
+
+// isReset tells whether the other side of a connection has ended it for both directions.
+func isReset(c *net.TCPConn) bool { return sees(c, unix.POLLHUP) }
+
+func sees(c *net.TCPConn, how int16) bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	var yes bool
+	err = raw.Control(func(fd uintptr) { yes = hungUp(int(fd), how) })
+	return yes && err == nil
+}
+
+func hungUp(fd int, how int16) bool {
+	p := [1]unix.PollFd{{Fd: int32(fd), Events: how}}
+	n, err := unix.Poll(p[:], 0)
+	return n > 0 && err == nil && p[0].Revents&(how|unix.POLLERR|unix.POLLHUP) != 0
+}
