@@ -35,12 +35,16 @@ func reserved(spec *corev1.PodSpec, v Verdict) field.ErrorList {
 type reservations struct {
 	at       *field.Path
 	injected bool
+	of       string // whose fields are looked at
 	errs     field.ErrorList
 }
 
 func (r *reservations) refuse(at *field.Path, why string) {
-	r.errs = append(r.errs, field.Forbidden(at, why))
+	r.errs = append(r.errs, field.Forbidden(at, r.of+why))
 }
+
+// container names a container before a sentence about it: the author of the pod does not know its number after the injection.
+func container(c *corev1.Container) string { return "container " + c.Name + ": " }
 
 func (r *reservations) secret(at *field.Path, name string) {
 	if isOurSecret(name) {
@@ -107,6 +111,8 @@ func (r *reservations) container(at *field.Path, kind containerKind, c *corev1.C
 		}
 		r.refuse(at.Child("name"), "the name "+c.Name+" is for what Remora injects: name it otherwise, or, if this was copied from an injected pod, remove it")
 	}
+	r.of = container(c)
+	defer func() { r.of = "" }()
 	for i, e := range c.EnvFrom {
 		if e.SecretRef != nil {
 			r.secret(at.Child("envFrom").Index(i).Child("secretRef", "name"), e.SecretRef.Name)

@@ -21,18 +21,18 @@ func unsafe(spec *corev1.PodSpec) field.ErrorList {
 	u := &findings{}
 	at := field.NewPath("spec")
 	if spec.ShareProcessNamespace != nil && *spec.ShareProcessNamespace {
-		u.refuse(at.Child("shareProcessNamespace"), "it lets the app see the sidecar's process and files, and with them the keys: leave it out")
+		u.refuse(at.Child("shareProcessNamespace"), "it lets the app see the sidecar's process and files, and with them the keys: leave it out"+without)
 	}
 	if spec.HostPID {
-		u.refuse(at.Child("hostPID"), "it lets the app see all processes of the node, and with them the sidecar's keys: leave it out")
+		u.refuse(at.Child("hostPID"), "it lets the app see all processes of the node, and with them the sidecar's keys: leave it out"+without)
 	}
 	if c := spec.SecurityContext; c != nil {
 		at := at.Child("securityContext")
-		u.id(at.Child("runAsUser"), c.RunAsUser)
-		u.id(at.Child("runAsGroup"), c.RunAsGroup)
-		u.id(at.Child("fsGroup"), c.FSGroup)
+		u.id(at.Child("runAsUser"), "", c.RunAsUser)
+		u.id(at.Child("runAsGroup"), "", c.RunAsGroup)
+		u.id(at.Child("fsGroup"), "", c.FSGroup)
 		for i := range c.SupplementalGroups {
-			u.id(at.Child("supplementalGroups").Index(i), &c.SupplementalGroups[i])
+			u.id(at.Child("supplementalGroups").Index(i), "", &c.SupplementalGroups[i])
 		}
 	}
 	for i, v := range spec.Volumes {
@@ -47,12 +47,12 @@ func unsafe(spec *corev1.PodSpec) field.ErrorList {
 type findings struct{ errs field.ErrorList }
 
 func (u *findings) refuse(at *field.Path, why string) {
-	u.errs = append(u.errs, field.Forbidden(at, why+without))
+	u.errs = append(u.errs, field.Forbidden(at, why))
 }
 
-func (u *findings) id(at *field.Path, id *int64) {
+func (u *findings) id(at *field.Path, of string, id *int64) {
 	if id != nil && *id == v1beta1.SidecarUID {
-		u.refuse(at, fmt.Sprintf("%d is the sidecar's own user and group, whose traffic is not redirected: take another number", v1beta1.SidecarUID))
+		u.refuse(at, of+fmt.Sprintf("%d is the sidecar's own user and group, whose traffic is not redirected: take another number", v1beta1.SidecarUID))
 	}
 }
 
@@ -68,9 +68,10 @@ func (u *findings) container(at *field.Path, kind containerKind, c *corev1.Conta
 	if kind == initContainer && isOurs(c.Name) {
 		return // altered has compared it
 	}
+	of := container(c)
 	for i, p := range c.Ports {
 		if slices.Contains(sidecarPorts, p.ContainerPort) && (p.Protocol == corev1.ProtocolTCP || p.Protocol == "") {
-			u.refuse(at.Child("ports").Index(i).Child("containerPort"), fmt.Sprintf("the sidecar listens on %d, in the same network: listen on another one", p.ContainerPort))
+			u.refuse(at.Child("ports").Index(i).Child("containerPort"), of+fmt.Sprintf("the sidecar listens on %d, in the same network: listen on another one", p.ContainerPort))
 		}
 	}
 	s := c.SecurityContext
@@ -78,19 +79,19 @@ func (u *findings) container(at *field.Path, kind containerKind, c *corev1.Conta
 		return
 	}
 	at = at.Child("securityContext")
-	u.id(at.Child("runAsUser"), s.RunAsUser)
-	u.id(at.Child("runAsGroup"), s.RunAsGroup)
+	u.id(at.Child("runAsUser"), of, s.RunAsUser)
+	u.id(at.Child("runAsGroup"), of, s.RunAsGroup)
 	if s.Privileged != nil && *s.Privileged {
-		u.refuse(at.Child("privileged"), "it makes the container master of the node, and with it of the sidecar's keys: leave it out")
+		u.refuse(at.Child("privileged"), of+"it makes the container master of the node, and with it of the sidecar's keys: leave it out"+without)
 	}
 	if s.ProcMount != nil && *s.ProcMount == corev1.UnmaskedProcMount {
-		u.refuse(at.Child("procMount"), "it shows the container the parts of /proc that tell of others: leave it out")
+		u.refuse(at.Child("procMount"), of+"it shows the container the parts of /proc that tell of others: leave it out")
 	}
 	if s.Capabilities != nil {
 		for i, capability := range s.Capabilities.Add {
 			word := strings.TrimPrefix(strings.ToUpper(string(capability)), "CAP_")
 			if slices.Contains(reaching, corev1.Capability(word)) {
-				u.refuse(at.Child("capabilities", "add").Index(i), string(capability)+" reaches beyond the container, to the sidecar's keys: leave it out")
+				u.refuse(at.Child("capabilities", "add").Index(i), of+string(capability)+" reaches beyond the container, to the sidecar's keys: leave it out"+without)
 			}
 		}
 	}
@@ -99,10 +100,10 @@ func (u *findings) container(at *field.Path, kind containerKind, c *corev1.Conta
 // nodeFolders are those of a node through which the files, memory or traffic of its containers can be had, or orders be given to
 // what runs them.
 var nodeFolders = []string{
-	"/proc", "/sys", "/dev",
+	"/var/lib/kubelet", "/proc", "/sys", "/dev",
 	"/etc/cni", "/etc/kubernetes", "/opt/cni",
 	"/run/containerd", "/run/cri-dockerd.sock", "/run/crio", "/run/docker", "/run/docker.sock", "/run/dockershim.sock", "/run/k0s", "/run/k3s", "/run/podman",
-	"/var/lib/cni", "/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/docker", "/var/lib/k0s", "/var/lib/kubelet", "/var/lib/rancher", "/var/snap",
+	"/var/lib/cni", "/var/lib/containerd", "/var/lib/containers", "/var/lib/crio", "/var/lib/docker", "/var/lib/k0s", "/var/lib/rancher", "/var/snap",
 }
 
 // hostPath refuses a folder of the node that is one of nodeFolders, in one, or around one.
@@ -116,7 +117,7 @@ func (u *findings) hostPath(at *field.Path, folder string) {
 	}
 	for _, f := range nodeFolders {
 		if within(p, f) || within(f, p) {
-			u.refuse(at, "the folder "+folder+" of the node leads to "+f+", by which the app could reach the sidecar's keys: leave the volume out")
+			u.refuse(at, "the folder "+folder+" of the node leads to "+f+", by which the app could reach the sidecar's keys: leave the volume out"+without)
 			return
 		}
 	}
