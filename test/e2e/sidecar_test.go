@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/installation"
 )
 
 //go:embed pod_test.yaml
@@ -63,9 +64,10 @@ func aSidecarFollowsTheAPIServer(t *testing.T) {
 	// The sample has a Secret, which the sidecar may not read; its key comes by the Secret that is the sidecars'.
 	kubectl(t, "-n", in, "apply", "-f", root+"/config/samples/key-from-secret.yaml")
 	shows("a provider without its key", is("SecretNotFound"))
-	kubectl(t, "-n", in, "create", "secret", "generic", v1beta1.KeysSecret, "--from-literal="+v1beta1.KeysSecretEntry("dashscope", "apiKey")+"=sk-mistyped")
+	kubectl(t, append([]string{"-n", in, "create", "secret", "generic", v1beta1.KeysSecret, "--from-literal=" + v1beta1.KeysSecretEntry("dashscope", "apiKey") + "=sk-mistyped"},
+		installation.AsController()...)...)
 	shows("a key that the provider does not know", is("invalid_api_key"))
-	kubectl(t, "-n", in, "patch", "secret", v1beta1.KeysSecret, "--patch", `{"stringData":{"dashscope_apiKey":"sk-of-dashscope"}}`)
+	kubectl(t, append([]string{"-n", in, "patch", "secret", v1beta1.KeysSecret, "--patch", `{"stringData":{"dashscope_apiKey":"sk-of-dashscope"}}`}, installation.AsController()...)...)
 	shows("the key", answers("qwen-turbo"))
 	kubectl(t, "-n", in, "patch", "llmprovider", "dashscope", "--type=merge",
 		"--patch", `{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":"qwen-plus"}}}}}`)

@@ -102,9 +102,14 @@ func (in *Installation) program(ctx context.Context, command, account string, ar
 		controlplane.Probe("http://"+health+"/readyz"), args...), nil
 }
 
-// Account gives a kubeconfig with a token of a service account.
+// AsController are flags for an administrator's kubectl, to write what the guards let nobody but the controller write.
+func AsController() []string {
+	return []string{"--as=system:serviceaccount:" + v1beta1.InstallationNamespace + ":" + v1beta1.ControllerName, "--as-group=system:masters"}
+}
+
+// Account gives a kubeconfig with a token of a service account, also of one whose tokens are the controller's to ask for.
 func (in *Installation) Account(ctx context.Context, namespace, account string) (string, error) {
-	token, err := in.Kubectl(ctx, "-n", namespace, "create", "token", account, "--duration=24h")
+	token, err := in.Kubectl(ctx, append([]string{"-n", namespace, "create", "token", account, "--duration=24h"}, AsController()...)...)
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, token)
 	}

@@ -12,7 +12,7 @@ import (
 	"remora.dev/remora/test/cluster/controlplane"
 )
 
-// access is what the sidecars of a namespace may read: what the injector will give them.
+// access is what the sidecars of a namespace may read: what the controller gives them where the namespace is labelled.
 const access = `
 apiVersion: v1
 kind: ServiceAccount
@@ -44,7 +44,7 @@ type Sidecar struct {
 // Sidecar describes a sidecar of a namespace, with the rights that sidecars have; its Start runs it. Further arguments are
 // added to its command line.
 func (in *Installation) Sidecar(ctx context.Context, namespace string, args ...string) (*Sidecar, error) {
-	if out, err := in.KubectlWith(ctx, access, "-n", namespace, "apply", "-f", "-"); err != nil {
+	if out, err := in.KubectlWith(ctx, access, append([]string{"-n", namespace, "apply", "-f", "-"}, AsController()...)...); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
 	kubeconfig, err := in.Account(ctx, namespace, "remora-sidecar")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/installation"
 	"remora.dev/remora/test/llmserver"
 )
 
@@ -67,13 +68,13 @@ func (f *faults) aKeyIsRotatedAndRevoked(t *testing.T) {
 	keys := func(value string) string {
 		return fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s}\nstringData: {%s: %s}\n", v1beta1.KeysSecret, entry, value)
 	}
-	n.apply(t, keys("sk-first"))
+	n.apply(t, keys("sk-first"), installation.AsController()...)
 	s := n.sidecar(t, p)
 	apps := s.call(t, 2, dashscope)
 	apps.more(t, 10)
 	for _, next := range []string{"sk-second", "sk-third"} {
 		before := s.generation(t)
-		n.apply(t, keys(next))
+		n.apply(t, keys(next), installation.AsController()...)
 		s.awaitChange(t, before)
 		p.Reset()
 		apps.more(t, 20)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/installation"
 	"remora.dev/remora/test/llmserver"
 )
 
@@ -246,7 +247,8 @@ func (w walk) aKeyInASecret(t *testing.T) {
 	w.awaitOutput(t, "does not exist", "describe", "llmprovider", "dashscope")
 	w.apply(t, strings.Replace(secret, "replace-me", keyOfDashscope, 1))
 	w.awaitOutput(t, "dashscope dashscope.aliyuncs.com qwen-turbo True True", "get", "llmproviders")
-	w.kubectl(t, "create", "secret", "generic", v1beta1.KeysSecret, "--from-literal="+v1beta1.KeysSecretEntry("dashscope", "apiKey")+"="+keyOfDashscope)
+	w.kubectl(t, append([]string{"create", "secret", "generic", v1beta1.KeysSecret, "--from-literal=" + v1beta1.KeysSecretEntry("dashscope", "apiKey") + "=" + keyOfDashscope},
+		installation.AsController()...)...)
 	if config := w.awaitConfig(t, "key=secret:dashscope/apiKey"); strings.Contains(config, "sk-") {
 		t.Errorf("a key is shown:\n%s", config)
 	}
