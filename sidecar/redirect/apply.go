@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -119,8 +121,8 @@ func lock() {
 	for _, file := range []string{"/run/xtables.lock", "/dev/shm/xtables.lock"} {
 		// As legacy does it. Where neither can be made, legacy says so if it is needed.
 		if opened, err := os.OpenFile(file, os.O_RDONLY|os.O_CREATE, 0o600); err == nil {
-			opened.Close()
-			os.Setenv(variable, file)
+			_ = opened.Close()
+			_ = os.Setenv(variable, file)
 			return
 		}
 	}

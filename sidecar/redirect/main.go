@@ -1,3 +1,5 @@
+//go:build linux
+
 // Redirect has a pod's outbound connections end at its sidecar. It runs once, before the pod's other containers, in the pod's
 // network namespace; kubelets may run it again at any time, also beside a sidecar that is at work.
 package main

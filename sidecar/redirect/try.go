@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -32,19 +34,17 @@ func try(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
 	if err != nil {
 		return "not tried, since the pod has no route to the world", nil
 	}
-	route.Close()
+	_ = route.Close()
 
 	var config net.ListenConfig
 	at := f.Listener()
 	listener, err := config.Listen(ctx, "tcp", at.String())
-	arrived, how := func(c net.Conn, to netip.AddrPort) error { return accepted(listener.(*net.TCPListener), c, to) }, "tried"
+	beside := errors.Is(err, syscall.EADDRINUSE) // a second run, beside the sidecar
 	switch {
-	case errors.Is(err, syscall.EADDRINUSE): // this is a second run, beside the sidecar
-		arrived, how = func(c net.Conn, _ netip.AddrPort) error { return listed(c, at) }, "tried, beside the sidecar that is at work"
-	case err != nil:
-		return "", fmt.Errorf("nothing can listen at %s, where they lead: %w", at, err)
-	default:
+	case err == nil:
 		defer listener.Close()
+	case !beside:
+		return "", fmt.Errorf("nothing can listen at %s, where they lead: %w", at, err)
 	}
 	for _, port := range wish.Ports {
 		to := netip.AddrPortFrom(target, port)
@@ -52,15 +52,20 @@ func try(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
 		conn, err := dialer.DialContext(limited, "tcp", to.String())
 		cancel()
 		if err == nil {
-			err = arrived(conn, to)
-			conn.Close()
+			if err = listed(conn, at); err == nil && !beside {
+				err = accepted(listener.(*net.TCPListener), conn, to)
+			}
+			_ = conn.Close()
 		}
 		if err != nil {
 			return "", fmt.Errorf("a connection to %s did not arrive at %s: %w. Something else takes the pod's connections first: "+
 				"rules that are not iptables' (nft list ruleset), or a network plug-in", to, at, err)
 		}
 	}
-	return how, nil
+	if beside {
+		return "tried, beside the sidecar that is at work", nil
+	}
+	return "tried", nil
 }
 
 // accepted waits for the connection at our own listener, and asks for its destination as the sidecar will.
@@ -74,7 +79,7 @@ func accepted(listener *net.TCPListener, conn net.Conn, to netip.AddrPort) error
 			return err
 		}
 		if arrived.RemoteAddr().String() != conn.LocalAddr().String() {
-			arrived.Close() // somebody else's
+			_ = arrived.Close() // somebody else's
 			continue
 		}
 		defer arrived.Close()
@@ -116,7 +121,8 @@ func destination(conn *net.TCPConn) (netip.AddrPort, error) {
 	return found, errors.Join(controlErr, err)
 }
 
-// listed looks for the connection among those that the kernel has at an address: the sidecar has the listener, and this needs none.
+// listed looks for the connection among those that the kernel has at an address. It needs no listener of our own there, so it
+// serves beside the sidecar, too.
 func listed(conn net.Conn, at netip.AddrPort) error {
 	file := "/proc/self/net/tcp"
 	if at.Addr().Is6() {

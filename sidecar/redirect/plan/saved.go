@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -37,10 +38,13 @@ func appended(saved, chain string) []string {
 	return all
 }
 
+// quoted is a text within a rule, such as a comment: it may say anything.
+var quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+
 // jumps are the rules of OUTPUT that lead into our chain.
 func jumps(saved string) []string {
 	return slices.DeleteFunc(appended(saved, "OUTPUT"), func(line string) bool {
-		words := strings.Fields(line)
+		words := strings.Fields(quoted.ReplaceAllString(line, `""`))
 		i := slices.Index(words, "-j")
 		return i < 0 || i+1 == len(words) || words[i+1] != Chain
 	})
