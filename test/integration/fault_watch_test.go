@@ -98,7 +98,7 @@ func (f *faults) aKeyIsRotatedAndRevoked(t *testing.T) {
 	if got := p.Requests(); len(got) > 0 {
 		t.Errorf("a call whose key was revoked reaches the provider: %+v", got[0])
 	}
-	n.apply(t, keys("sk-fourth"))
+	n.apply(t, keys("sk-fourth"), installation.AsController()...)
 	s.awaitConfig(t, "key=secret:account/apiKey")
 	s.mustAsk(t, dashscope, "Authorization: Bearer of-the-app")
 	if got := p.Requests(); len(got) != 1 || got[0].Header.Get("Authorization") != "Bearer sk-fourth" {
