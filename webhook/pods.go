@@ -57,8 +57,8 @@ func newPods(n *namespaces, s *settings) (*pods, error) {
 // handler gives the two ways to ask. They have a lane of their own: a pod does not wait behind a large LLMRoute.
 func (p *pods) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(injectPath, &admission.Webhook{Handler: admission.HandlerFunc(p.sure(p.inject))})
-	mux.Handle(judgePodPath, &admission.Webhook{Handler: admission.HandlerFunc(p.sure(p.judge))})
+	mux.Handle(injectPath, &admission.Webhook{Handler: p.sure(p.inject)})
+	mux.Handle(judgePodPath, &admission.Webhook{Handler: p.sure(p.judge)})
 	return newLanes(mux)
 }
 
