@@ -22,8 +22,15 @@ type source interface{ Run(ctx context.Context) }
 
 // open gives the source that the command line names. Files have been read then; the API server has not been asked.
 func open(a launch.Args, log logr.Logger, store *snapshot.Store) (source, error) {
+	var labels *watch.PodLabels
+	if a.LabelsFile != "" {
+		var err error
+		if labels, err = watch.ReadPodLabels(a.LabelsFile, log); err != nil {
+			return nil, fmt.Errorf("--labels-file %s: %w", a.LabelsFile, err)
+		}
+	}
 	if a.Config != "" {
-		files := &watch.Files{Path: a.Config, Labels: a.Labels, Log: log, Store: store}
+		files := &watch.Files{Path: a.Config, Labels: a.Labels, PodLabels: labels, Log: log, Store: store}
 		if err := files.Load(); err != nil {
 			return nil, fmt.Errorf("--config %s: %w", a.Config, err)
 		}
@@ -38,7 +45,7 @@ func open(a launch.Args, log logr.Logger, store *snapshot.Store) (source, error)
 		namespace = a.Namespace
 	}
 	config.UserAgent = "remora-sidecar/" + version
-	api := &watch.API{Config: config, Namespace: namespace, KeysSecret: a.Keys, Labels: a.Labels, LastGood: a.LastGood, Log: log, Store: store}
+	api := &watch.API{Config: config, Namespace: namespace, KeysSecret: a.Keys, Labels: a.Labels, PodLabels: labels, LastGood: a.LastGood, Log: log, Store: store}
 	if err := api.Load(); err != nil {
 		return nil, err
 	}

@@ -51,6 +51,7 @@ var statuses = map[routing.Code]int{
 	routing.MethodNotAllowed:     fasthttp.StatusMethodNotAllowed,
 	routing.MisdirectedRequest:   fasthttp.StatusMisdirectedRequest,
 	routing.NotForThisWorkload:   fasthttp.StatusForbidden,
+	routing.HostRetired:          fasthttp.StatusServiceUnavailable,
 	routing.ProviderNotFound:     fasthttp.StatusServiceUnavailable,
 	routing.SecretNotFound:       fasthttp.StatusServiceUnavailable,
 	routing.SecretInvalid:        fasthttp.StatusServiceUnavailable,

@@ -45,7 +45,7 @@ type Options struct {
 type Proxy struct {
 	store      *snapshot.Store
 	log        logr.Logger
-	trusted    *x509.CertPool
+	trusted    *authorities
 	server     *fasthttp.Server
 	departures *departures
 	redirects  redirects
@@ -64,7 +64,7 @@ func New(o Options) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{
-		store: o.Store, log: o.Log, trusted: o.TrustedCAs, departures: d,
+		store: o.Store, log: o.Log, trusted: &authorities{base: o.TrustedCAs}, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
 	}
 	p.server = &fasthttp.Server{

@@ -39,7 +39,7 @@ type pool struct {
 	retired bool
 }
 
-func newPool(e routing.Endpoint, trusted *x509.CertPool, forbid func(net.Conn) bool) *pool {
+func newPool(e routing.Endpoint, trusted *authorities, forbid func(net.Conn) bool) *pool {
 	p := &pool{
 		endpoint: e,
 		address:  net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))),
@@ -50,7 +50,7 @@ func newPool(e routing.Endpoint, trusted *x509.CertPool, forbid func(net.Conn) b
 		return p
 	}
 	p.tls = &tls.Config{
-		ServerName: e.ServerName, RootCAs: trusted, NextProtos: []string{"http/1.1"},
+		ServerName: e.ServerName, RootCAs: trusted.with(e.TrustedCAs), NextProtos: []string{"http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(32), MinVersion: tls.VersionTLS12,
 	}
 	if e.CABundle != "" {
@@ -233,7 +233,7 @@ func (p *pool) handshakeFailure(client *clientConn, err error) *failure {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fail(routing.UntrustedCertificate, "the certificate of %s is not valid today: have it renewed, or set the clock of the node right", p.address).because(err)
 	case errors.As(err, &cert):
-		return fail(routing.UntrustedCertificate, "the certificate of %s is not trusted: trust its issuer with --trusted-ca or spec.tls.caBundle", p.address).because(err)
+		return fail(routing.UntrustedCertificate, "the certificate of %s is not trusted: trust its issuer with spec.tls.caBundle, the installation's trusted CAs or --trusted-ca", p.address).because(err)
 	}
 	return fail(routing.ConnectFailure, "%s was reached, but TLS with it failed: check port, tls.mode and tls.sni of the LLMProvider", p.address).because(err)
 }

@@ -20,7 +20,7 @@ func backendField(rule, backend int) string {
 
 // build makes the table out of what was found to run.
 func (c *compiler) build() *Table {
-	t := &Table{hosts: map[string]*Host{}, incomplete: c.in.Incomplete}
+	t := &Table{hosts: map[string]*Host{}, trusted: c.trusted, incomplete: c.in.Incomplete}
 	own := func(namespace string, h *Host) {
 		for _, name := range forms(h.Name, namespace) {
 			if t.hosts[name] == nil {
@@ -248,6 +248,9 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 		} else {
 			e.ServerName, e.CABundle = cmp.Or(strings.ToLower(t.SNI), host), string(t.CABundle)
 		}
+	}
+	if e.TLS && e.CABundle == "" {
+		e.TrustedCAs = c.trusted.pem
 	}
 	authority := host
 	if s.Port != nil && uint16(*s.Port) != e.Port {

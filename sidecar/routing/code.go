@@ -29,6 +29,7 @@ const (
 const (
 	NotForThisWorkload   Code = "NotForThisWorkload"   // the provider does not select the calling pod
 	InvalidConfiguration Code = "InvalidConfiguration" // the object that the request needs is refused
+	HostRetired          Code = "HostRetired"          // no object names the host any more that was served before
 	NoRuleMatches        Code = "NoRuleMatches"        // the route has no rule for the request
 	OperationNotFound    Code = "OperationNotFound"    // the path is not one of the inference operations
 	MethodNotAllowed     Code = "MethodNotAllowed"     // the operation has another method

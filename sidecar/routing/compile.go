@@ -14,6 +14,7 @@ import (
 func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
 	c := judged(in, false)
 	c.workload = forWorkload
+	c.trust()
 	t := c.build()
 	t.generation = t.digest()
 	return t, c.problems()
@@ -63,6 +64,7 @@ type compiler struct {
 	// operations are the paths of hosts, shared by all hosts that have the same ones.
 	operations map[string]map[string]*Operation
 	strangers  []Problem // of objects that are neither providers nor routes
+	trusted    authorities
 }
 
 type hostID struct{ namespace, host string }

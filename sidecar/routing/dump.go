@@ -25,9 +25,17 @@ func (t *Table) write(b *bytes.Buffer) {
 	if t.incomplete {
 		fmt.Fprintln(b, "incomplete: calls to hosts that are not listed are refused")
 	}
+	if t.trusted.count > 0 {
+		fmt.Fprintf(b, "trusted-ca: %d of the installation's own, beside the system's, where there is no own-ca\n", t.trusted.count)
+	}
 	names := map[*Host][]string{}
 	for name, h := range t.hosts {
 		names[h] = append(names[h], name)
+	}
+	if !t.incomplete {
+		for name, h := range t.retired {
+			names[h] = append(names[h], name)
+		}
 	}
 	hosts := slices.Collect(maps.Keys(names))
 	for h, all := range names {
@@ -48,6 +56,10 @@ func (t *Table) write(b *bytes.Buffer) {
 	for _, w := range t.wildcards {
 		fmt.Fprintf(b, "host %s\n", w.host.Name)
 		w.host.write(b)
+	}
+	if t.rest != nil && !t.incomplete {
+		fmt.Fprintf(b, "every other host\n")
+		t.rest.write(b)
 	}
 }
 
@@ -172,6 +184,9 @@ func (t *Table) digest() string {
 	sum := sha256.New()
 	sum.Write(b.Bytes())
 	var hidden []string
+	if t.trusted.count > 0 {
+		hidden = append(hidden, t.trusted.pem.Value())
+	}
 	for _, h := range t.hosts {
 		for _, r := range h.Rules {
 			for _, l := range r.Levels {

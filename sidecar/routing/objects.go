@@ -25,6 +25,9 @@ type Objects struct {
 	// KeysIn names the one Secret that all of Secrets were taken from (see v1beta1.KeysSecret). Empty: they
 	// were there themselves.
 	KeysIn string
+	// TrustedCAs are the authorities, in PEM, that the installation trusts beside the system's. Providers without a
+	// caBundle of their own may be signed by them. They come from the Secret that KeysIn names.
+	TrustedCAs string
 	// Objects that could not be decoded.
 	Unreadable []Unreadable
 	// Incomplete says that there may be objects that are not in here, so which hosts are owned is not

@@ -87,10 +87,15 @@ func (c *comparison) compareHost(name string, before, after *Host) {
 	switch {
 	case after == nil && c.after.incomplete, before == nil && c.before.incomplete:
 		return // which hosts are owned is not known
-	case after == nil && before.Refusal == nil && len(before.Rules) > 0 && before.Rules[0].number > 0:
-		c.add(rankDanger, "", "host %s loses its route and is no longer owned: calls pass on untouched, in plain text", h)
 	case after == nil:
-		c.add(rankDanger, "", "host %s is no longer owned: calls pass on untouched, in plain text", h)
+		route, then := "", "new pods pass its calls on untouched, in plain text; running pods refuse them until they are restarted"
+		if before.Refusal == nil && len(before.Rules) > 0 && before.Rules[0].number > 0 {
+			route = "loses its route and "
+		}
+		if before.plain() {
+			then = "calls pass on untouched, in plain text"
+		}
+		c.add(rankDanger, "", "host %s %sis no longer owned: %s", h, route, then)
 	case after.Refusal != nil && (before == nil || before.Refusal == nil):
 		verb := "is refused from now on"
 		if before == nil {

@@ -17,8 +17,15 @@ type Workload struct {
 type Table struct {
 	hosts      map[string]*Host
 	wildcards  []wildcard // of objects that are refused for them
+	trusted    authorities
 	incomplete bool
 	generation string
+
+	// Only after Retaining: the table it was called on, the hosts that were retired by their names, and the host
+	// that stands for every other, where it is no longer known which were.
+	compiled *Table
+	retired  map[string]*Host
+	rest     *Host
 }
 
 type wildcard struct {
@@ -116,7 +123,10 @@ type Endpoint struct {
 	Port       uint16
 	TLS        bool
 	ServerName string
-	CABundle   string // PEM; empty: the default trust
+	CABundle   string // PEM; empty: the default trust, and TrustedCAs beside it
+	// TrustedCAs is Objects.TrustedCAs as far as it can be read: PEM. Zero: there are none. It is the same for many
+	// endpoints, and may be long.
+	TrustedCAs unique.Handle[string]
 	ClientCert string // PEM; with ClientKey, for mutual TLS
 	ClientKey  Key
 }
@@ -158,7 +168,13 @@ func (t *Table) Host(authority []byte) *Host {
 			return t.wildcards[i].host
 		}
 	}
-	return nil
+	if t.incomplete { // some object may name it that is not known
+		return nil
+	}
+	if h := t.retired[string(name)]; h != nil {
+		return h
+	}
+	return t.rest
 }
 
 // hostName appends the name in an authority to dst: without port and final dots, in lower case.

@@ -70,7 +70,9 @@ func TestAFileThatBreaksKeepsItsObjects(t *testing.T) {
 		t.Error("incomplete, although every file has been read once")
 	}
 	f.write("a.yaml", provider("a", "a.example", "new"))
-	f.hasNot(f.awaitText("model=new"), "UnreadableObject", "b.example")
+	s = f.awaitText("model=new")
+	f.has(s, "host b.example\n  refused HostRetired")
+	f.hasNot(s, "UnreadableObject", "https://b.example")
 }
 
 func TestAFileThatWasNeverReadMakesTheTableIncomplete(t *testing.T) {
@@ -115,7 +117,7 @@ func TestTheOlderObjectKeepsAHostThatAnEditClaims(t *testing.T) {
 	f.write("b.yaml", provider("b", "c.example", "two"))
 	s = f.awaitText("https://b.example:443/v1/chat/completions model=three")
 	f.has(s, "https://c.example:443/v1/chat/completions model=two")
-	f.hasNot(s, "HostConflict", "a.example")
+	f.hasNot(s, "HostConflict", "https://a.example")
 }
 
 func TestANewObjectDoesNotTakeAHostAndItsRivalCanStillBeEdited(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -37,6 +38,8 @@ type API struct {
 	KeysSecret string
 	// Labels are those of the workload that is served.
 	Labels map[string]string
+	// PodLabels has them instead, if it is set.
+	PodLabels *PodLabels
 	// LastGood is a file, or empty. What runs is written there, keys included, and read where the API server is
 	// away at start. Its folder is made if it is missing; nobody else may write there.
 	LastGood string
@@ -67,6 +70,7 @@ type compiled struct {
 	all      *set
 	changes  []int     // of each feed
 	saved    time.Time // if it comes from disk
+	workload *routing.Workload
 }
 
 // Load checks what does not need the API server. It comes before Run.
@@ -130,6 +134,9 @@ func (a *API) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	running.Go(func() { a.save(ctx) })
+	if a.PodLabels != nil {
+		running.Go(func() { a.PodLabels.run(ctx, a.signal) })
+	}
 	a.started = time.Now()
 	a.Log.Info("following Kubernetes", "server", a.Config.Host, "namespace", a.Namespace, "keys", a.KeysSecret)
 	rest := time.NewTimer(rand.N(jitterTime))
@@ -182,9 +189,11 @@ func (a *API) look() {
 	refused := slices.ContainsFunc(states, a.refuses)
 	switch {
 	case synced:
-		if a.current == nil || !slices.Equal(a.current.changes, changes) {
+		if a.current == nil || !slices.Equal(a.current.changes, changes) || a.relabelled() {
 			a.compile(changes)
 		}
+	case a.current != nil && a.relabelled(): // what is in use is from disk
+		a.relabel()
 	case a.current == nil && a.waited && !refused && a.LastGood != "" && !a.unusable:
 		a.recall()
 	case a.current != nil && !a.current.saved.IsZero() && slices.ContainsFunc(states, a.forbids):
@@ -208,8 +217,8 @@ func (a *API) look() {
 // compile makes a table of what the feeds have.
 func (a *API) compile(changes []int) {
 	all := a.gather()
-	c := &compiled{all: all, changes: changes}
-	c.table, c.findings = a.history.compile(all, a.workload())
+	c := &compiled{all: all, changes: changes, workload: a.workload()}
+	c.table, c.findings = a.history.compile(all, c.workload)
 	if a.early(c) {
 		return
 	}
@@ -219,8 +228,25 @@ func (a *API) compile(changes []int) {
 	}
 }
 
+// relabel makes the table in use anew for the labels that the pod has now.
+func (a *API) relabel() {
+	c := *a.current
+	c.workload = a.workload()
+	c.table, c.findings = a.history.compile(c.all, c.workload)
+	a.current = &c
+}
+
+// relabelled tells whether the table in use is for other labels than the pod has now.
+func (a *API) relabelled() bool {
+	return !maps.Equal(a.current.workload.Labels, a.workload().Labels)
+}
+
 func (a *API) workload() *routing.Workload {
-	return &routing.Workload{Namespace: a.Namespace, Labels: a.Labels}
+	w := &routing.Workload{Namespace: a.Namespace, Labels: a.Labels}
+	if a.PodLabels != nil {
+		w.Labels = *a.PodLabels.current.Load()
+	}
+	return w
 }
 
 // gather collects what the feeds have.
@@ -229,12 +255,21 @@ func (a *API) gather() *set {
 	for _, f := range a.feeds {
 		for _, arrived := range f.arrivals() {
 			all.objects++
+			if arrived.cas != "" {
+				all.trust(arrived.cas, arrived.at)
+			}
 			for i := range arrived.docs {
 				all.add(&arrived.docs[i], arrived.at, &a.history)
 			}
 		}
 	}
 	return all
+}
+
+// trust takes the authorities that are in the Secret of keys into the set.
+func (s *set) trust(cas string, at place) {
+	keys := refOf(secretKind, s.namespace, s.keysIn)
+	s.cas, s.names[keys] = cas, named{keys, at}
 }
 
 // add takes a document of the API server into the set.
@@ -254,10 +289,9 @@ func (a *API) recall() {
 		a.Log.Error(err, "the last good configuration cannot be used", "path", a.LastGood)
 		return
 	}
-	all := s.set(&a.history)
-	all.keysIn = a.KeysSecret
-	c := &compiled{all: all, saved: s.Time}
-	c.table, c.findings = a.history.compile(all, a.workload())
+	all := s.set(&a.history, a.KeysSecret)
+	c := &compiled{all: all, saved: s.Time, workload: a.workload()}
+	c.table, c.findings = a.history.compile(all, c.workload)
 	a.current = c
 	a.Log.Info("the last good configuration is in use until the API server is reachable", "path", a.LastGood, "saved", s.Time.Format(time.RFC3339))
 }

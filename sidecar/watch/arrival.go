@@ -23,6 +23,7 @@ type arrival struct {
 	sum  [sha256.Size]byte
 	at   place
 	docs []document // one, or those of the Secrets whose entries are in the Secret of keys
+	cas  string     // the authorities that are in the Secret of keys, as PEM
 }
 
 // arrive takes in an object as it is now. before is what is kept of the same name, or nil; it is also what comes back
@@ -38,7 +39,7 @@ func arrive(kind string, o *wireObject, before *arrival) *arrival {
 	}
 	a := &arrival{uid: o.UID, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
 	if kind == secretKind {
-		a.docs = secretsIn(o)
+		a.docs, a.cas = secretsIn(o)
 		return a
 	}
 	ref := refOf(kind, o.Namespace, o.Name)
@@ -85,26 +86,26 @@ func (o *wireObject) essence(kind string) []byte {
 	return text
 }
 
-// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY.
-func secretsIn(o *wireObject) []document {
+// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY, and authorities.
+func secretsIn(o *wireObject) (all []document, cas string) {
 	var content struct {
 		Data map[string][]byte `json:"data"`
 	}
 	if json.Unmarshal(o.raw, &content) != nil {
-		return nil // the API server takes nothing but base64
+		return nil, "" // the API server takes nothing but base64
 	}
+	cas = string(content.Data[v1beta1.TrustedCAEntry])
 	secrets := map[string]*routing.Secret{}
 	for entry, value := range content.Data {
 		name, key, ok := strings.Cut(entry, "_")
 		if !ok || name == "" || key == "" {
-			continue
+			continue // the authorities among them
 		}
 		if secrets[name] == nil {
 			secrets[name] = &routing.Secret{Namespace: o.Namespace, Name: name, Data: map[string]routing.Key{}}
 		}
 		secrets[name].Data[key] = routing.NewKey(string(value))
 	}
-	var all []document
 	for _, name := range slices.Sorted(maps.Keys(secrets)) {
 		s := secrets[name]
 		if !s.Data["tls.crt"].IsZero() && !s.Data["tls.key"].IsZero() {
@@ -112,5 +113,5 @@ func secretsIn(o *wireObject) []document {
 		}
 		all = append(all, document{ref: refOf(secretKind, o.Namespace, name), secret: s, key: true})
 	}
-	return all
+	return all, cas
 }

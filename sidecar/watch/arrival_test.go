@@ -79,11 +79,11 @@ func TestTheWireIsReadAsTheAPIServerWritesIt(t *testing.T) {
 }
 
 func TestTheSecretOfKeysIsTakenApart(t *testing.T) {
-	o := &wireObject{raw: []byte(`{"data":{"a_k":"b25l","a_l_m":"dHdv","tls.example_tls.crt":"Yw==","tls.example_tls.key":"aw==","half_tls.crt":"Yw==","plain":"eA==","_k":"eA==","a_":"eA=="}}`)}
+	o := &wireObject{raw: []byte(`{"data":{"a_k":"b25l","a_l_m":"dHdv","tls.example_tls.crt":"Yw==","tls.example_tls.key":"aw==","half_tls.crt":"Yw==","plain":"eA==","_k":"eA==","a_":"eA==","_trusted-ca.crt":"Y2Fz"}}`)}
 	o.Namespace = "team"
-	docs := secretsIn(o)
-	if len(docs) != 3 {
-		t.Fatalf("%d secrets", len(docs))
+	docs, cas := secretsIn(o)
+	if len(docs) != 3 || cas != "cas" {
+		t.Fatalf("%d secrets, and authorities %q", len(docs), cas)
 	}
 	a, half, pair := docs[0].secret, docs[1].secret, docs[2].secret
 	if a.Name != "a" || a.Namespace != "team" || len(a.Data) != 2 || a.Data["k"].Reveal() != "one" || a.Data["l_m"].Reveal() != "two" || a.Type != "" {

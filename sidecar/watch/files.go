@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -19,6 +21,8 @@ type Files struct {
 	Path string
 	// Labels are those of the workload that is served. Its namespace is that of the files.
 	Labels map[string]string
+	// PodLabels has them instead, if it is set.
+	PodLabels *PodLabels
 	// Log hears of each change once, and of each problem once.
 	Log logr.Logger
 	// Store is where configurations are published.
@@ -49,6 +53,19 @@ const maxTries = 10
 func (f *Files) Run(ctx context.Context) {
 	n := newNotifier(f.Path, f.Log)
 	defer n.close()
+	if f.PodLabels != nil {
+		var running sync.WaitGroup
+		defer running.Wait()
+		n.wake = make(chan struct{}, 1)
+		running.Go(func() {
+			f.PodLabels.run(ctx, func() {
+				select {
+				case n.wake <- struct{}{}:
+				default: // it will look anyway
+				}
+			})
+		})
+	}
 	for {
 		n.attach()
 		if err := f.refresh(); errors.Is(err, errMoving) {
@@ -71,6 +88,11 @@ func (f *Files) refresh() error {
 	changed, err := f.source.read(now)
 	if err != nil {
 		return err
+	}
+	if f.PodLabels != nil {
+		labels := *f.PodLabels.current.Load()
+		changed = changed || !maps.Equal(labels, f.source.workload.Labels)
+		f.source.workload = &routing.Workload{Labels: labels}
 	}
 	if !changed && f.lost == nil {
 		return nil

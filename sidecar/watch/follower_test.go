@@ -23,6 +23,7 @@ type follower struct {
 	store     *snapshot.Store
 	published chan *snapshot.Snapshot
 	lines     chan string
+	labels    string // the file with those of the pod; may be empty
 
 	mu  sync.Mutex
 	log strings.Builder
@@ -48,6 +49,9 @@ func (f *follower) follow(path string) *follower {
 		f.log.WriteString(args + "\n")
 		f.lines <- args
 	}, funcr.Options{Verbosity: 9})}
+	if f.labels != "" {
+		files.PodLabels = readPodLabels(f.t, f.labels, files.Log)
+	}
 	f.must(files.Load())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

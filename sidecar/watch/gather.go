@@ -63,6 +63,7 @@ type set struct {
 	names      map[routing.Ref]named // what those names mean
 	incomplete bool
 	keysIn     string // the Secret that the others were taken from, if they were
+	cas        string // the authorities that were in it
 	objects    int    // of our kinds
 	ignored    []named
 }
@@ -216,7 +217,7 @@ func (s *set) configured() bool {
 
 // input gives Compile what is written.
 func (s *set) input() routing.Objects {
-	in := routing.Objects{Secrets: []routing.Secret{}, KeysIn: s.keysIn, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
+	in := routing.Objects{Secrets: []routing.Secret{}, KeysIn: s.keysIn, TrustedCAs: s.cas, Incomplete: s.incomplete, Unreadable: slices.Clone(s.aside)}
 	for _, c := range s.candidates {
 		d, stamp := c.document, c.stamp
 		if c.refused != nil {

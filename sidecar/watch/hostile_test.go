@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -183,5 +182,7 @@ func TestWhatIsOnDiskDoesNotOutliveTheRightToReadIt(t *testing.T) {
 		t.Error("calls are passed on")
 	}
 	p.refusal.Store(0)
-	w.await("what the API server says", func(s *snapshot.Snapshot) bool { return s.Ready && !strings.Contains(show(s), "a.example") })
+	s = w.await("what the API server says", func(s *snapshot.Snapshot) bool { return s.Ready })
+	w.has(s, "host a.example\n  refused HostRetired")
+	w.hasNot(s, "https://a.example")
 }

@@ -36,6 +36,7 @@ type saved struct {
 	Routes     []v1beta1.LLMRoute    `json:"routes,omitempty"`
 	Secrets    []savedSecret         `json:"secrets,omitempty"`
 	Unreadable []routing.Unreadable  `json:"unreadable,omitempty"`
+	TrustedCAs string                `json:"trustedCAs,omitempty"`
 }
 
 // savedSecret is a Secret in plain text.
@@ -47,7 +48,7 @@ type savedSecret struct {
 
 func newSaved(namespace string, all *set) *saved {
 	in := all.input()
-	s := &saved{Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes, Unreadable: in.Unreadable}
+	s := &saved{Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes, Unreadable: in.Unreadable, TrustedCAs: in.TrustedCAs}
 	for _, secret := range in.Secrets {
 		plain := savedSecret{Name: secret.Name, Type: secret.Type, Data: map[string][]byte{}}
 		for k, v := range secret.Data {
@@ -59,9 +60,10 @@ func newSaved(namespace string, all *set) *saved {
 }
 
 // set gives what was saved for another judgement.
-func (s *saved) set(h *history) *set {
-	all := &set{namespace: s.Namespace, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Routes) + len(s.Unreadable)}
+func (s *saved) set(h *history, keysIn string) *set {
+	all := &set{namespace: s.Namespace, keysIn: keysIn, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Routes) + len(s.Unreadable)}
 	at := place{file: "the last good configuration"}
+	all.trust(s.TrustedCAs, at)
 	for i := range s.Providers {
 		p := &s.Providers[i]
 		all.add(&document{ref: refOf(v1beta1.KindLLMProvider, s.Namespace, p.Name), uid: p.UID, provider: p}, at, h)

@@ -57,7 +57,7 @@ func TestWhatIsSavedIsReadBackAsItRan(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := &history{}
-	again, findings := later.compile(s.set(later), &routing.Workload{Namespace: "team"})
+	again, findings := later.compile(s.set(later, ""), &routing.Workload{Namespace: "team"})
 	if again.Generation() != table.Generation() {
 		t.Errorf("another table:\n%v", findings)
 	}

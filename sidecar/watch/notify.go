@@ -31,6 +31,7 @@ type notifier struct {
 	events <-chan fsnotify.Event
 	errs   <-chan error
 	retry  bool
+	wake   chan struct{} // something else than PATH is to be looked at; nil: nothing is
 }
 
 func newNotifier(path string, log logr.Logger) *notifier {
@@ -109,6 +110,8 @@ func (n *notifier) wait(ctx context.Context) bool {
 			n.log.V(1).Info("file events were lost", "reason", err.Error())
 			return true
 		case <-quiet.C:
+			return true
+		case <-n.wake:
 			return true
 		case <-poll.C:
 			return true

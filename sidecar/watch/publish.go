@@ -9,9 +9,11 @@ import (
 	"remora.dev/remora/sidecar/snapshot"
 )
 
-// publish replaces the snapshot if the next one differs, and logs what is new in findings since before.
+// publish replaces the snapshot if the next one differs, and logs what is new in findings since before. What this process
+// has served over TLS, and nothing names any more, stays owned.
 func publish(log logr.Logger, store *snapshot.Store, next *snapshot.Snapshot, findings, before []finding, all *set) {
 	current := store.Load()
+	next.Table = next.Table.Retaining(current.Table)
 	same := current.Ready == next.Ready && current.Table.Generation() == next.Table.Generation()
 	if same && slices.Equal(current.Problems, next.Problems) && current.Outage.Equal(next.Outage) {
 		return
