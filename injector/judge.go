@@ -21,6 +21,7 @@ func Judge(pod *corev1.Pod, ns Namespace, s Settings) field.ErrorList {
 	switch d.Verdict {
 	case VerdictDeny:
 		return append(errs, field.Forbidden(d.path(), d.Message))
+	case VerdictIgnore, VerdictSkip:
 	case VerdictInject:
 		errs = append(errs, altered(pod, s)...)
 		errs = append(errs, misplaced(&pod.Spec)...)
@@ -108,6 +109,8 @@ func alteredContainer(at *field.Path, got, want *corev1.Container) field.ErrorLi
 			if got.ImagePullPolicy != corev1.PullAlways {
 				errs = append(errs, field.Forbidden(path, fmt.Sprintf("it is %s where the installation says %s: say it in PodTemplate %s/%s", got.ImagePullPolicy, want.ImagePullPolicy, v1beta1.InstallationNamespace, v1beta1.SidecarName)))
 			}
+		case "RestartPolicy":
+			errs = append(errs, field.Forbidden(path, "it is not Always, without which "+v1beta1.SidecarContainer+" is no native sidecar and keeps the pod from starting: an API server before Kubernetes 1.29 drops it, and cannot run sidecars; otherwise, "+byWhom))
 		default:
 			errs = append(errs, field.Forbidden(path, "it is not as it was injected: "+byWhom))
 		}

@@ -68,7 +68,7 @@ func TestOurPartsMustBeAsTheyWereInjected(t *testing.T) {
 		r.SecurityContext.Capabilities.Add = append(r.SecurityContext.Capabilities.Add, "SYS_ADMIN")
 	}, first+"securityContext")
 	f(func(_, s c, _ p) { s.SecurityContext = nil }, second+"securityContext")
-	f(func(_, s c, _ p) { s.RestartPolicy = nil }, second+"restartPolicy")
+	f(func(_, s c, _ p) { s.RestartPolicy = nil }, second+"restartPolicy", "1.29")
 	f(func(_, s c, _ p) {
 		s.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}
 	}, second+"lifecycle")
@@ -90,6 +90,7 @@ func TestOurPartsMustBeAsTheyWereInjected(t *testing.T) {
 	}, "spec.volumes[2]", "remora-state is not as it was injected")
 	f(func(_, _ c, p p) { p.Spec.Volumes[1].Secret.DefaultMode = ptr.To[int32](0o777) }, "spec.volumes[1]")
 	f(func(_, _ c, p p) { p.Annotations["remora.dev/ports"] = "x" }, "metadata.annotations[remora.dev/ports]")
+	f(func(_, _ c, p p) { p.Spec.DeprecatedServiceAccount = "remora-sidecar" }, "spec.serviceAccountName")
 	f(func(_, _ c, p p) { p.Spec.HostNetwork = true }, "spec.initContainers[1].name", "spec.volumes[1].secret.secretName")
 }
 
