@@ -84,6 +84,9 @@ func TestExitCodesTellUseFromFailure(t *testing.T) {
 	f(2, "--config is missing", anywhere...)
 	f(1, "--kubeconfig "+config+"x: ", append(anywhere, "--kubeconfig", config+"x")...)
 	f(1, "--config "+config+"x: ", "proxy", "--config", config+"x", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0")
+	labels := write(t, "labels", "app=\"sleep\"\ntier\n")
+	f(1, "--labels-file "+labels+": line 2: is not a label", append(anywhere, "--config", config, "--labels-file", labels)...)
+	f(1, "--labels-file "+labels+"x: no such file or directory", append(anywhere, "--config", config, "--labels-file", labels+"x")...)
 	f(1, "--trusted-ca "+config, "proxy", "--config", config, "--trusted-ca", config)
 	f(1, "--trusted-ca", "proxy", "--config", config, "--trusted-ca", config+"x")
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -186,6 +189,20 @@ func TestTheProxyServesUntilItIsStopped(t *testing.T) {
 	if status, body := s.get("http://" + s.listen + "/v1/models"); status < 400 || !strings.Contains(body, `"error"`) {
 		t.Errorf("a call to no known host: %d %s", status, body)
 	}
+	s.signal()
+	if err := s.process.Wait(); err != nil {
+		t.Errorf("it did not end well: %v", err)
+	}
+}
+
+func TestLabelsOfThePodAreFollowedInTheirFile(t *testing.T) {
+	labels := write(t, "labels", "app=\"awake\"\n")
+	s := start(t, "--config", write(t, "all.yaml", strings.Replace(valid, "{host", "{workloadSelector: {labels: {app: sleep}}, host", 1)), "--labels-file", labels)
+	s.await(s.admin, "refused NotForThisWorkload")
+	if err := os.WriteFile(labels, []byte("app=\"sleep\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.await(s.admin, "https://qwen.example")
 	s.signal()
 	if err := s.process.Wait(); err != nil {
 		t.Errorf("it did not end well: %v", err)

@@ -227,12 +227,23 @@ func (w walk) aDeleteIsPlanned(t *testing.T) {
 		t.Errorf("of 20 calls that are all to be refused: %v", got)
 	}
 
-	// A host of which nothing is left is nobody's: its calls go where the app has sent them.
+	// Of a host of which nothing is left, this sidecar lets no prompt out in plain text. One that starts now does not know it.
 	before = w.generation(t)
-	warns(t, w.kubectl(t, "delete", "llmroute", "demo-llm-server"), "host api.moonshot.cn ")
+	out := w.kubectl(t, "delete", "llmroute", "demo-llm-server")
+	warns(t, out, "host api.moonshot.cn is no longer owned: new pods pass its calls on untouched, in plain text; running pods refuse them until they are restarted")
+	warns(t, out, "host demo-llm-server loses its route and is no longer owned: new pods pass its calls on untouched")
 	w.awaitChange(t, before)
 	w.providers.Reset()
-	w.mustAsk(t, moonshot)
+	for _, host := range []string{moonshot, "demo-llm-server"} {
+		if a := w.mustAsk(t, host); a.status != http.StatusServiceUnavailable || a.code != "HostRetired" {
+			t.Errorf("a call to %s, which nothing names any more: %+v", host, a)
+		}
+	}
+	if got := w.providers.Requests(); len(got) > 0 {
+		t.Errorf("a call that is to be refused arrives as %+v", got)
+	}
+	later := walk{w.tenant, w.tenant.sidecar(t, w.providers), w.providers}
+	later.mustAsk(t, moonshot)
 	if got := w.providers.Requests(); len(got) != 1 || got[0].TLS || got[0].Host != moonshot || len(got[0].Header.Values("Authorization")) > 0 {
 		t.Errorf("a call that is to pass on untouched, in plain text, arrives as %+v", got)
 	}
