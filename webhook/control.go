@@ -11,23 +11,27 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"remora.dev/remora/apis/v1beta1"
 )
 
-const controlUsage = `webhook control writes the status of LLMProviders and LLMRoutes.
+const controlUsage = `webhook control gives the sidecars of each namespace their access and keys, and writes the status of LLMProviders
+and LLMRoutes.
 
   --health ADDR       /livez and /readyz (default :8081)
   --metrics ADDR      /metrics; 0 for none (default 127.0.0.1:8080)
   --namespace NAME    of the installation, where the Lease of the leader is (default: the pod's own, else remora-system)
   --kubeconfig FILE   where the API server is (default: the cluster of the pod)
+  --token-life TIME   how long a token of sidecars is good, at least 1h; it is renewed at half of that (default 24h)
   --leader-elect      of several replicas only one writes, and another takes over when it ends (default true)
 `
 
@@ -38,6 +42,14 @@ const controlRate = 300
 // renewTime is how long a leader tries to renew its Lease until it gives up: the manager's default. Single requests get half of it.
 const renewTime = 10 * time.Second
 
+const (
+	// usualTokenLife lets sidecars outlive a controller that is away for half a day, also over a night. It is no measure of how long
+	// a stolen token is good: that ends when its Secret is deleted.
+	usualTokenLife = 24 * time.Hour
+	// leastTokenLife leaves half an hour for a renewed token to reach the pods, which takes a kubelet a minute or two.
+	leastTokenLife = time.Hour
+)
+
 // stopTime is how long what is under way may take to finish when the controller stops.
 const stopTime = 10 * time.Second
 
@@ -45,13 +57,18 @@ const stopTime = 10 * time.Second
 type controlFlags struct {
 	flags
 	leaderElect bool
+	tokenLife   time.Duration
 }
 
 func parseControlFlags(args []string) (controlFlags, error) {
 	var f controlFlags
 	set := flag.NewFlagSet("webhook control", flag.ContinueOnError)
 	set.BoolVar(&f.leaderElect, "leader-elect", true, "")
+	set.DurationVar(&f.tokenLife, "token-life", usualTokenLife, "")
 	err := f.parse(set, args, nil)
+	if err == nil && f.tokenLife < leastTokenLife {
+		err = fmt.Errorf("%w: --token-life %s is too short: sidecars need %s or more", errUsage, f.tokenLife, leastTokenLife)
+	}
 	return f, err
 }
 
@@ -75,13 +92,17 @@ func control(ctx context.Context, args []string, stderr io.Writer) error {
 	return m.Start(ctx)
 }
 
-// newController puts the status writer and what it stands on together.
+// newController puts the parts of the controller and what they stand on together.
 func newController(config *rest.Config, f controlFlags, log logr.Logger) (manager.Manager, error) {
+	return newTimedController(config, f, usualAccessTimes(f.tokenLife), log)
+}
+
+func newTimedController(config *rest.Config, f controlFlags, times accessTimes, log logr.Logger) (manager.Manager, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = controlRate, controlRate
 	config.UserAgent = v1beta1.ControllerName + "/" + version
 	scheme := runtime.NewScheme()
-	if err := statusScheme(scheme); err != nil {
+	if err := errors.Join(statusScheme(scheme), rbacv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme), eventsv1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("the scheme: %w", err)
 	}
 	lock, err := leaderLock(config, f.namespace)
@@ -92,7 +113,7 @@ func newController(config *rest.Config, f controlFlags, log logr.Logger) (manage
 	m, err := manager.New(config, manager.Options{
 		Scheme:                              scheme,
 		Logger:                              log,
-		Cache:                               cache.Options{DefaultTransform: keepLittle},
+		Cache:                               cacheOptions(f.namespace),
 		LeaderElection:                      f.leaderElect,
 		LeaderElectionResourceLockInterface: lock,
 		LeaderElectionReleaseOnCancel:       true,
@@ -118,6 +139,8 @@ func newController(config *rest.Config, f controlFlags, log logr.Logger) (manage
 		m.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
 		m.AddReadyzCheck("objects", synced),
 		addStatusWriter(m, log.WithName("status")),
+		addKeeper(m, newKeeper(m, f.namespace, times, log.WithName("access"))),
+		addSkipTeller(m, log.WithName("skipped")),
 	); err != nil {
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}

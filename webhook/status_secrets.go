@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -62,7 +63,12 @@ func (k *secretKnowledge) names(namespace, name string) bool {
 
 // lookUp gives the Secrets of a namespace that providers name and that exist; never nil.
 func (k *secretKnowledge) lookUp(ctx context.Context, namespace string, providers []v1beta1.LLMProvider) ([]routing.Secret, error) {
-	named := namedSecrets(providers)
+	named := map[string]bool{}
+	for name := range namedKeys(providers) {
+		if !isReserved(name) { // of the controller's own Secrets a provider gets nothing, as if they did not exist
+			named[name] = true
+		}
+	}
 	// Before the look: what changes after it is noticed, because it is named.
 	k.mu.Lock()
 	for name := range k.named[namespace] {
@@ -96,11 +102,9 @@ func (k *secretKnowledge) lookUp(ctx context.Context, namespace string, provider
 
 // secret gives nil where there is no such Secret.
 func (k *secretKnowledge) secret(ctx context.Context, id types.NamespacedName) (*routing.Secret, error) {
-	head := secretMetadata()
-	if err := k.metadata.Get(ctx, id, head); apierrors.IsNotFound(err) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("whether Secret %s exists is not known: %w", id, err)
+	head, err := secretHead(ctx, k.metadata, id)
+	if head == nil || err != nil {
+		return nil, err
 	}
 	k.mu.Lock()
 	kept, ok := k.known[id]
@@ -108,13 +112,11 @@ func (k *secretKnowledge) secret(ctx context.Context, id types.NamespacedName) (
 	if ok && kept.version == head.ResourceVersion {
 		return &kept.Secret, nil
 	}
-	var whole corev1.Secret
-	if err := k.live.Get(ctx, id, &whole); apierrors.IsNotFound(err) {
-		return nil, nil // gone meanwhile, and the cache will hear of it
-	} else if err != nil {
-		return nil, fmt.Errorf("Secret %s cannot be read: %w", id, err) //nolint:staticcheck // Secret is a kind's name
+	whole, err := liveSecret(ctx, k.live, id)
+	if whole == nil || err != nil {
+		return nil, err // one that is gone meanwhile: the cache will hear of it
 	}
-	kept = known{whole.ResourceVersion, k.reduce(&whole)}
+	kept = known{whole.ResourceVersion, k.reduce(whole)}
 	k.mu.Lock()
 	k.known[id] = kept
 	k.mu.Unlock()
@@ -159,25 +161,56 @@ func (k *secretKnowledge) reduce(s *corev1.Secret) routing.Secret {
 	return little
 }
 
-func namedSecrets(providers []v1beta1.LLMProvider) map[string]bool {
-	named := map[string]bool{}
-	add := func(c *v1beta1.OpenAIConfig) {
+// namedKeys gives the Secrets that providers name, and what of each.
+func namedKeys(providers []v1beta1.LLMProvider) map[string]map[string]bool {
+	named := map[string]map[string]bool{}
+	add := func(secret string, keys ...string) {
+		if named[secret] == nil {
+			named[secret] = map[string]bool{}
+		}
+		for _, key := range keys {
+			named[secret][key] = true
+		}
+	}
+	addRef := func(c *v1beta1.OpenAIConfig) {
 		if c.APIKeyRef != nil {
-			named[c.APIKeyRef.Name] = true
+			add(c.APIKeyRef.Name, cmp.Or(c.APIKeyRef.Key, v1beta1.DefaultAPIKeyName))
 		}
 	}
 	for i := range providers {
 		s := &providers[i].Spec
-		add(&s.Configs.DefaultConfig.OpenAIConfig)
+		addRef(&s.Configs.DefaultConfig.OpenAIConfig)
 		for _, c := range s.Configs.RouteSpecificConfigs {
-			add(&c.OpenAIConfig)
+			addRef(&c.OpenAIConfig)
 		}
 		if s.TLS != nil && s.TLS.ClientCertificateRef != nil {
-			named[s.TLS.ClientCertificateRef.Name] = true
+			add(s.TLS.ClientCertificateRef.Name, corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
 		}
 	}
 	delete(named, "") // an object that is invalid for that
 	return named
+}
+
+// secretHead gives the metadata of a Secret as a cache has it; nil where there is none.
+func secretHead(ctx context.Context, cached client.Reader, id types.NamespacedName) (*metav1.PartialObjectMetadata, error) {
+	head := secretMetadata()
+	if err := cached.Get(ctx, id, head); apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("whether Secret %s exists is not known: %w", id, err)
+	}
+	return head, nil
+}
+
+// liveSecret gives a Secret as the API server has it; nil where there is none.
+func liveSecret(ctx context.Context, live client.Reader, id types.NamespacedName) (*corev1.Secret, error) {
+	var whole corev1.Secret
+	if err := live.Get(ctx, id, &whole); apierrors.IsNotFound(err) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("Secret %s cannot be read: %w", id, err) //nolint:staticcheck // Secret is a kind's name
+	}
+	return &whole, nil
 }
 
 func secretMetadata() *metav1.PartialObjectMetadata {

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/controller/priorityqueue"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"remora.dev/remora/apis/v1beta1"
+)
+
+const (
+	// keptAtOnce is how many namespaces are worked on at a time. Each makes one request after the other.
+	keptAtOnce = 16
+	// podsGatherTime is how long the ends of pods in a namespace without label are gathered until it is searched for more.
+	podsGatherTime = time.Second
+	// priorityHigh is for changed keys: one that is revoked does not wait for a thousand namespaces that were labelled just before.
+	priorityHigh = 100
+)
+
+// cacheOptions says which objects are held, and what of them. installation is its namespace.
+func cacheOptions(installation string) cache.Options {
+	byName := func(name string) fields.Selector { return fields.OneTermEqualSelector(metav1.ObjectNameField, name) }
+	injected, err := labels.NewRequirement(v1beta1.InjectedLabel, selection.Exists, nil)
+	if err != nil {
+		panic(err) // it is a constant
+	}
+	ours := cache.ByObject{Field: byName(v1beta1.SidecarName), Transform: keepMarks}
+	return cache.Options{
+		DefaultTransform: keepLittle,
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Namespace{}:      {Transform: keepMarks},
+			&corev1.Pod{}:            {Label: labels.NewSelector().Add(*injected), Transform: keepMarks},
+			&corev1.Secret{}:         {Transform: keepMarks},
+			&corev1.ServiceAccount{}: ours,
+			&rbacv1.Role{}:           ours,
+			&rbacv1.RoleBinding{}:    ours,
+			&corev1.ConfigMap{}: {
+				Namespaces: map[string]cache.Config{installation: {FieldSelector: byName(v1beta1.TrustedCAs)}},
+			},
+		},
+	}
+}
+
+// keepMarks is keepLittle, but for what tells whose an object is and what is asked for.
+func keepMarks(in any) (any, error) {
+	o, ok := in.(metav1.Object)
+	if !ok {
+		return in, nil
+	}
+	marks := map[string]string{}
+	for _, name := range []string{v1beta1.PartOfLabel, v1beta1.InjectLabel, v1beta1.InjectedLabel} {
+		if value, ok := o.GetLabels()[name]; ok {
+			marks[name] = value
+		}
+	}
+	reason, skipped := o.GetAnnotations()[v1beta1.SkipReason]
+	if _, err := keepLittle(in); err != nil {
+		return nil, err
+	}
+	if len(marks) > 0 {
+		o.SetLabels(marks)
+	}
+	if skipped {
+		o.SetAnnotations(map[string]string{v1beta1.SkipReason: reason})
+	}
+	return in, nil
+}
+
+// newKeeper gives a keeper that works with what a manager has.
+func newKeeper(m manager.Manager, namespace string, times accessTimes, log logr.Logger) *keeper {
+	return &keeper{
+		client: m.GetClient(), live: m.GetAPIReader(), cached: m.GetCache(), events: m.GetEventRecorder(v1beta1.ControllerName),
+		gauge: newAccessGauge(), log: log, config: m.GetConfig(), namespace: namespace, times: times,
+		namespaces: map[string]*keptNamespace{},
+	}
+}
+
+// addKeeper lets the manager run a keeper while it is the leader.
+func addKeeper(m manager.Manager, k *keeper) error {
+	if err := m.Add(manager.RunnableFunc(k.gauge.show)); err != nil {
+		return fmt.Errorf("the metrics of access: %w", err)
+	}
+	sameName := true // several managers may be in one process, one after the other
+	c, err := controller.New("access", m, controller.Options{
+		Reconciler: k, MaxConcurrentReconciles: keptAtOnce, SkipNameValidation: &sameName,
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFrom, retryTo),
+	})
+	if err != nil {
+		return fmt.Errorf("the keeper of access: %w", err)
+	}
+	watches := map[client.Object]handler.Funcs{
+		metadataOf("v1", "Namespace"): k.handler(func(q statusQueue, o client.Object, priority int) { k.enqueue(q, o.GetName(), priority, 0) }),
+		metadataOf("v1", "Pod"):       k.handler(k.podChanged),
+		secretMetadata():              k.handler(k.secretChanged),
+		&corev1.ConfigMap{}: k.handler(func(q statusQueue, _ client.Object, priority int) {
+			for _, namespace := range k.kept() {
+				k.enqueue(q, namespace, priority, gatherTime)
+			}
+		}),
+		providers(): k.handler(func(q statusQueue, o client.Object, priority int) {
+			k.enqueue(q, o.GetNamespace(), max(priority, priorityLow+1), gatherTime)
+		}),
+	}
+	for _, u := range identity("") {
+		blank := providers()
+		blank.SetGroupVersionKind(u.GroupVersionKind())
+		watches[blank] = k.handler(func(q statusQueue, o client.Object, priority int) {
+			k.enqueue(q, o.GetNamespace(), priority, gatherTime)
+		})
+	}
+	for o, h := range watches {
+		if err := c.Watch(source.Kind[client.Object](m.GetCache(), o, h)); err != nil {
+			return fmt.Errorf("the watch on %s: %w", o.GetObjectKind().GroupVersionKind().Kind, err)
+		}
+	}
+	return nil
+}
+
+// handler calls changed for what comes, goes, or has another version. A change of status only does not count where it can be told.
+func (k *keeper) handler(changed func(statusQueue, client.Object, int)) handler.Funcs {
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q statusQueue) {
+			changed(q, e.Object, priorityOf(e.IsInInitialList))
+		},
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q statusQueue) {
+			before, after := e.ObjectOld, e.ObjectNew
+			statusOnly := after.GetGeneration() != 0 && before.GetGeneration() == after.GetGeneration() && before.GetUID() == after.GetUID() &&
+				after.GetObjectKind().GroupVersionKind().Kind == v1beta1.KindLLMProvider
+			if before.GetResourceVersion() != after.GetResourceVersion() && !statusOnly {
+				changed(q, after, 0)
+			}
+		},
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q statusQueue) { changed(q, e.Object, 0) },
+	}
+}
+
+func (k *keeper) secretChanged(q statusQueue, o client.Object, priority int) {
+	switch {
+	case isReserved(o.GetName()):
+		k.enqueue(q, o.GetNamespace(), priority, gatherTime)
+	case k.names(o.GetNamespace(), o.GetName()):
+		k.enqueue(q, o.GetNamespace(), priorityHigh, 0)
+	}
+}
+
+// podChanged matters where a namespace is kept only because of its pods.
+func (k *keeper) podChanged(q statusQueue, o client.Object, priority int) {
+	if o.GetLabels()[v1beta1.InjectedLabel] == "true" && k.leaves(o.GetNamespace()) {
+		k.enqueue(q, o.GetNamespace(), priority, podsGatherTime)
+	}
+}
+
+func (k *keeper) enqueue(q statusQueue, namespace string, priority int, after time.Duration) {
+	request := reconcile.Request{NamespacedName: types.NamespacedName{Name: namespace}}
+	if pq, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
+		pq.AddWithOpts(priorityqueue.AddOpts{After: after, Priority: &priority}, request)
+		return
+	}
+	q.AddAfter(request, after)
+}
