@@ -20,7 +20,7 @@ func Judge(pod *corev1.Pod, ns Namespace, s Settings) field.ErrorList {
 	d := Decide(pod, ns)
 	switch d.Verdict {
 	case VerdictDeny:
-		return append(errs, field.Forbidden(d.path(), d.Message))
+		return append(errs, field.Forbidden(d.Path(), d.Message))
 	case VerdictIgnore, VerdictSkip:
 	case VerdictInject:
 		errs = append(errs, altered(pod, s)...)
@@ -30,8 +30,8 @@ func Judge(pod *corev1.Pod, ns Namespace, s Settings) field.ErrorList {
 	return append(errs, reserved(&pod.Spec, d.Verdict)...)
 }
 
-// path is the field of the pod that a Decision is about.
-func (d Decision) path() *field.Path {
+// Path is the field of the pod that a Decision is about.
+func (d Decision) Path() *field.Path {
 	switch d.Code {
 	case HostNetwork:
 		return field.NewPath("spec", "hostNetwork")

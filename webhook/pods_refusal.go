@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/injector"
 )
 
@@ -27,22 +26,8 @@ func refusing(status metav1.Status) admission.Response {
 func forbidden(q question, d injector.Decision) admission.Response {
 	words := plain(d.Message)
 	status := apierrors.NewForbidden(corev1.Resource("pods"), plain(q.title()), errors.New(words)).ErrStatus
-	status.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseType(d.Code), Field: fieldOf(d.Code), Message: words}}
+	status.Details.Causes = []metav1.StatusCause{{Type: metav1.CauseType(d.Code), Field: d.Path().String(), Message: words}}
 	return refusing(status)
-}
-
-// fieldOf is what of the pod a decision is about.
-func fieldOf(c injector.Code) string {
-	switch c {
-	case injector.HostNetwork:
-		return "spec.hostNetwork"
-	case injector.Windows:
-		return "spec.os.name"
-	case injector.StaticPod:
-		return "metadata.annotations[" + corev1.MirrorPodAnnotationKey + "]"
-	default:
-		return "metadata.labels[" + v1beta1.InjectLabel + "]"
-	}
 }
 
 // unavailable refuses a pod for a reason that is not its own, for now.
