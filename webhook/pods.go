@@ -164,7 +164,11 @@ func (p *pods) judge(ctx context.Context, q question) (admission.Response, error
 		p.count(q, d.Verdict, d.Code)
 		return forbidden(q, d), nil
 	}
-	for _, s := range p.settings.recent() {
+	recent := p.settings.recent()
+	if d.Verdict != injector.VerdictInject {
+		recent = []injector.Settings{{}} // they make no difference
+	}
+	for _, s := range recent {
 		if len(injector.Judge(q.pod, ns, s)) == 0 {
 			p.count(q, d.Verdict, d.Code)
 			return admission.Allowed(""), nil

@@ -203,6 +203,28 @@ func injectedBy(t *testing.T, c *cluster) map[string]any {
 	return applied(t, []byte(raw), answer.Patch)
 }
 
+// Nothing is to be injected, so it does not matter that nobody has said what.
+func TestAPodThatCannotHaveASidecarSaysWhyAndRuns(t *testing.T) {
+	c := newCluster(t)
+	c.heard("enabled")
+	c.pods.settings.usable = false
+	const raw = `{"metadata":{"name":"app"},"spec":{"hostNetwork":true,"containers":[{"name":"app"}]}}`
+	answer := c.pods.sure(c.pods.inject)(t.Context(), request(t, raw))
+	if !answer.Allowed || len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "hostNetwork") {
+		t.Fatalf("%v, with the warnings %q", answer.Result, answer.Warnings)
+	}
+	pod := applied(t, []byte(raw), answer.Patch)
+	if got := typed(t, pod); got.Labels[v1beta1.InjectedLabel] != "false" || !strings.HasPrefix(got.Annotations[v1beta1.SkipReason], "HostNetwork: ") {
+		t.Errorf("%v %v", got.Labels, got.Annotations)
+	}
+	if answer := c.judged(pod); !answer.Allowed {
+		t.Error(answer.Result)
+	}
+	if answer := c.asked(""); answer.Allowed || answer.Result.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Result.Message, "PodTemplate remora-system/remora-sidecar") {
+		t.Errorf("one that could have one: %v", answer.Result)
+	}
+}
+
 func TestWhatIsNoCreationOfAPodIsNotLetThrough(t *testing.T) {
 	c := newCluster(t)
 	c.heard("enabled")

@@ -35,7 +35,7 @@ type settings struct {
 	log        logr.Logger
 
 	mu      sync.Mutex
-	any     bool
+	usable  bool              // whether there are good ones
 	good    injector.Settings // the last usable ones
 	former  injector.Settings // those before
 	changed time.Time         // when former were replaced; zero where there are none
@@ -96,13 +96,13 @@ func (s *settings) take(o any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = nil
-	if s.any && equality.Semantic.DeepEqual(s.good, parsed) {
+	if s.usable && equality.Semantic.DeepEqual(s.good, parsed) {
 		return
 	}
-	if s.any {
+	if s.usable {
 		s.former, s.changed = s.good, time.Now()
 	}
-	s.any, s.good = true, parsed
+	s.usable, s.good = true, parsed
 	s.log.Info("what is injected from now on", "sidecar", parsed.Sidecar.Image, "redirect", parsed.Redirect.Image)
 }
 
@@ -111,7 +111,7 @@ func (s *settings) refuse(fault error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fault == nil || s.fault.Error() != fault.Error() {
-		s.log.Error(fault, "the PodTemplate that says what is injected cannot be used", "podTemplate", s.name(), "lastGoodOneGoesOn", s.any)
+		s.log.Error(fault, "the PodTemplate that says what is injected cannot be used", "podTemplate", s.name(), "lastGoodOneGoesOn", s.usable)
 	}
 	s.fault = fault
 }
@@ -122,7 +122,7 @@ func (s *settings) name() string { return s.namespace + "/" + v1beta1.SidecarNam
 func (s *settings) current() (injector.Settings, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.any {
+	if s.usable {
 		return s.good, nil
 	}
 	fault := s.fault
@@ -140,7 +140,7 @@ func (s *settings) recent() []injector.Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []injector.Settings
-	if s.any {
+	if s.usable {
 		all = append(all, s.good)
 	}
 	if !s.changed.IsZero() && time.Since(s.changed) < formerTime {
@@ -175,7 +175,7 @@ func (s *settings) ready(*http.Request) error {
 func (s *settings) remark() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.any || s.fault == nil {
+	if !s.usable || s.fault == nil {
 		return ""
 	}
 	return fmt.Sprintf("PodTemplate %s cannot be used, and the last one that could goes on: %v", s.name(), s.fault)
