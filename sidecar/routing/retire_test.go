@@ -3,6 +3,7 @@ package routing_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -152,4 +153,44 @@ func TestSoManyRetiredHostsThatTheyCannotBeRememberedRefuseAll(t *testing.T) {
 		t.Errorf("shown is\n%.2000s", &shown)
 	}
 	wantFates(t, of(t, "a0 a0.example").Retaining(table), map[string]string{"a0.example": "served", "a1.example": "HostRetired", "never.example": "HostRetired"})
+}
+
+// What a plan says of hosts that are no longer named is what running pods do: some refuse their calls, some pass them on.
+func TestAPlanTellsWhatRunningPodsDoWithHostsThatAreNoLongerNamed(t *testing.T) {
+	d, secrets := dice{rand.New(rand.NewPCG(5, 6))}, []routing.Secret{
+		{Namespace: "default", Name: "one", Data: map[string]routing.Key{"apiKey": routing.NewKey("sk-hidden-one")}},
+		{Namespace: "default", Name: "two", Data: map[string]routing.Key{"apiKey": routing.NewKey("sk-hidden-two")}},
+		clientSecret(t),
+	}
+	seen := map[string]int{}
+	for range 1500 {
+		before, after := d.edit()
+		said := strings.Join(routing.Plan(before, after), "\n")
+		before.Secrets, after.Secrets = secrets, secrets
+		var refuses, passes bool
+		for _, pod := range planPods {
+			was, _ := routing.Compile(before, pod)
+			is, _ := routing.Compile(after, pod)
+			now := is.Retaining(was)
+			for _, host := range planHosts {
+				first, then, next := fateOf(was, host), fateOf(is, host), fateOf(now, host)
+				refuses = refuses || next == "HostRetired"
+				passes = passes || first != "foreign" && next == "foreign"
+				if then != "foreign" && next != then || first == "foreign" && next != then {
+					t.Errorf("%s was %s, is %s, and with what was %s", host, first, then, next)
+				}
+			}
+		}
+		for sentence, is := range map[string]bool{"running pods refuse them": refuses, "calls pass on untouched": passes} {
+			if is {
+				seen[sentence]++
+			}
+			if strings.Contains(said, sentence) != is {
+				t.Fatalf("%q is true: %v, and said is\n%s\n%s", sentence, is, said, describe(before, after))
+			}
+		}
+	}
+	if len(seen) != 2 || seen["running pods refuse them"] < 50 || seen["calls pass on untouched"] < 5 {
+		t.Errorf("the dice are loaded: %v", seen)
+	}
 }
