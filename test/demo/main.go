@@ -1,62 +1,114 @@
-// The demo shows what a newcomer gets: the article's manifests, a provider behind TLS, the sidecar between them
-// and an app that is curl. Each step prints the command, runs it, and says what to notice; it ends with an error
-// when something is not as it says.
+//go:build linux
+
+// The demo shows what a newcomer gets: the mesh's own walkthrough on a real Kubernetes, with the app and the providers in pods.
+// Each step prints a command, runs it, and says what to notice; the demo ends with an error where something is not as it says.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
-
-	"remora.dev/remora/test/netns"
+	"time"
 )
 
-const (
-	qwen     = "dashscope.aliyuncs.com"
-	moonshot = "api.moonshot.cn"
-	virtual  = "demo-llm-server"
-)
+const usage = `The walkthrough, live. From the top of the repository:
+
+  go run ./test/demo                      on a Kubernetes of one node that it starts on this machine, as root
+  go run ./test/demo -cluster current     in the cluster that kubectl points at, in two namespaces of its own
+  go run ./test/demo -down                end the Kubernetes that it started
+
+Further flags:
+`
+
+// options are what the command line says.
+type options struct {
+	cluster  string
+	name     string
+	folder   string
+	registry string
+	end      bool
+	down     bool
+}
 
 func main() {
-	// Both names are this machine, in a namespace that ends with the demo. Nothing outside is touched.
-	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1"})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
-		stop()
-		if errors.Is(ctx.Err(), context.Canceled) {
-			fmt.Fprintln(os.Stderr, "\ndemo: interrupted")
-		} else {
-			fmt.Fprintln(os.Stderr, "\ndemo:", err)
-		}
+	err := run(ctx, os.Args[1:])
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+	case interrupted:
+		fmt.Fprintln(os.Stderr, "\ndemo: interrupted")
+		os.Exit(1)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
-	binary := "bin/sidecar"
-	if len(args) > 0 {
-		binary = args[0]
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.Usage = func() {
+		fmt.Fprint(os.Stderr, usage)
+		flags.PrintDefaults()
 	}
-	d, err := start(ctx, binary)
+	flags.StringVar(&o.cluster, "cluster", "", `"current" for the one that kubectl points at`)
+	flags.StringVar(&o.name, "name", "remora-demo", "what the cluster on this machine is called")
+	flags.StringVar(&o.folder, "folder", "bin/demo", "where the manifests of the walkthrough are put")
+	flags.StringVar(&o.registry, "registry", os.Getenv("REGISTRY"),
+		"with -cluster current: where the images are that `make images` and this demo make, such as registry.example.com/remora ($REGISTRY)")
+	flags.BoolVar(&o.end, "end", false, "end the cluster on this machine with the demo")
+	flags.BoolVar(&o.down, "down", false, "end the cluster on this machine, and do nothing else")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return o, fmt.Errorf("%q is too much: there are only flags, see -help", flags.Args())
+	case o.cluster != "" && o.cluster != "current":
+		return o, fmt.Errorf("-cluster is %q: write current, or leave it out for a cluster on this machine", o.cluster)
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if o.down {
+		return down(ctx, o.name)
+	}
+	d, err := newDemo(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	for i, step := range []func(*demo) error{
-		(*demo).plainCall, (*demo).subscriber, (*demo).split, (*demo).stream, (*demo).edit, (*demo).refused,
-	} {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		d.step = i + 1
-		if err := step(d); err != nil {
-			return fmt.Errorf("step %d: %w", i+1, err)
+	return d.play()
+}
+
+// play is the whole of it.
+func (d *demo) play() error {
+	began := time.Now()
+	for _, act := range []func() error{d.open, d.raise} {
+		if err := act(); err != nil {
+			return fmt.Errorf("%w%s", err, d.diagnosis())
 		}
 	}
-	d.farewell()
+	for i, step := range []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless} {
+		if d.ctx.Err() != nil {
+			return d.ctx.Err()
+		}
+		d.step = i + 1
+		if err := step(); err != nil {
+			return fmt.Errorf("step %d: %w%s", d.step, err, d.diagnosis())
+		}
+	}
+	d.farewell(time.Since(began))
 	return nil
 }

@@ -1,34 +1,82 @@
+//go:build linux
+
 package main
 
 import (
+	"context"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"remora.dev/remora/test/cluster/assets"
+	"remora.dev/remora/test/cluster/node"
+	"remora.dev/remora/test/netns"
 )
 
-func TestTheDemoShowsWhatItSays(t *testing.T) {
-	dir := t.TempDir()
-	for name, pkg := range map[string]string{"demo": "./test/demo", "sidecar": "./sidecar"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(dir, name), pkg)
-		build.Dir = "../.."
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
+func TestMain(m *testing.M) {
+	if _, err := assets.Dir(context.Background(), os.Stderr, assets.Node...); err != nil { // inside, nothing can be downloaded
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	// The demo judges every step itself, and ends with an error where one is not as it says.
-	demo := exec.CommandContext(t.Context(), filepath.Join(dir, "demo"), filepath.Join(dir, "sidecar"))
-	demo.Dir = "../.."
-	out, err := demo.CombinedOutput()
-	if err != nil {
+	netns.Enter(nil)
+	os.Exit(m.Run())
+}
+
+func TestTheDemoShowsWhatItSays(t *testing.T) {
+	folder, binary := t.TempDir(), filepath.Join(t.TempDir(), "demo")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./test/demo")
+	build.Dir = "../.."
+	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"6. Bad configuration", "0 failed", "That was all"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("it does not say %q:\n%s", want, out)
+	// The demo judges every step itself, and ends with an error where one is not as it says. Its cluster ends with it,
+	// however it ends.
+	const name = "remora-demo-test"
+	demo := exec.CommandContext(t.Context(), binary, "-end", "-name", name, "-folder", folder)
+	demo.Dir = "../.."
+	out, err := demo.CombinedOutput()
+	text := strings.ReplaceAll(string(out), folder, "bin/demo")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	for _, want := range []string{"7. What the app sees", " 0 failed", "That was all", "export KUBECONFIG="} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it does not say %q", want)
 		}
 	}
-	if strings.Contains(string(out), "\x1b[") {
+	if strings.Contains(text, "\x1b[") {
 		t.Error("it colours what is not a terminal")
 	}
+	for line := range strings.Lines(text) {
+		n := -1 // the line's end
+		for _, r := range line {
+			n += columns(r)
+		}
+		if n > width && !strings.Contains(line, "KUBECONFIG=") {
+			t.Errorf("a line is %d columns wide: %s", n, line)
+		}
+	}
+	if _, err := node.Find(name); err == nil {
+		t.Error("its cluster is still there")
+	}
+	if t.Failed() {
+		t.Log(text)
+	}
+}
+
+func TestALineThatIsTooLongIsBrokenWhereItReadsWell(t *testing.T) {
+	f := func(line string, want ...string) {
+		t.Helper()
+		if got := cut(line, 20); strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("%q became %q", line, got)
+		}
+	}
+	f("short", "short")
+	f("one two three four five six", "one two three four", "  five six")
+	f(strings.Repeat("x", 25), strings.Repeat("x", 20), "  xxxxx")
+	f("请介绍你自己请介绍你自己", "请介绍你自己请介绍你", "  自己")
+	f(`{"a":1,"b":2,"c":3,"d":4}`, `{"a":1,"b":2,"c":3,`, `  "d":4}`)
 }

@@ -39,9 +39,30 @@ type Archives struct {
 // All are all of them.
 func (a Archives) All() []string { return append([]string{a.Provider, a.App, a.Tools}, a.Product...) }
 
-// WriteImages builds the product as `make build` does, packs it as `make images` does, and writes the other images, all into
+// WriteImages builds the product as `make build` does, packs it as `make images` does, and writes the tools' images, all into
 // the folder dir. The module's folder is root. Nothing is downloaded.
 func WriteImages(ctx context.Context, root, dir string) (Archives, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Archives{}, err
+	}
+	if err := build(ctx, root, dir, product...); err != nil {
+		return Archives{}, err
+	}
+	packed, err := command(ctx, root, "run", "./test/images", dir)
+	if err != nil {
+		return Archives{}, err
+	}
+	a, err := WriteTools(ctx, root, dir)
+	for line := range strings.Lines(packed) { // ARCHIVE REFERENCE
+		archive, _, _ := strings.Cut(line, " ")
+		a.Product = append(a.Product, archive)
+	}
+	return a, err
+}
+
+// WriteTools writes the images beside the product's only.
+func WriteTools(ctx context.Context, root, dir string) (Archives, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Archives{}, err
@@ -49,17 +70,8 @@ func WriteImages(ctx context.Context, root, dir string) (Archives, error) {
 	a := Archives{
 		Provider: filepath.Join(dir, "demo-provider.tar"), App: filepath.Join(dir, "app.tar"), Tools: filepath.Join(dir, "tools.tar"),
 	}
-	packages := append([]string{"./test/stage/provider"}, product...)
-	if _, err := command(ctx, root, append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir}, packages...)...); err != nil {
+	if err := build(ctx, root, dir, "./test/stage/provider"); err != nil {
 		return a, err
-	}
-	packed, err := command(ctx, root, "run", "./test/images", dir)
-	if err != nil {
-		return a, err
-	}
-	for line := range strings.Lines(packed) { // ARCHIVE REFERENCE
-		archive, _, _ := strings.Cut(line, " ")
-		a.Product = append(a.Product, archive)
 	}
 	provider := image.File{Path: "/provider", Mode: 0o755, Source: filepath.Join(dir, "provider")}
 	app, err := appFiles(ctx)
@@ -84,6 +96,11 @@ func WriteImages(ctx context.Context, root, dir string) (Archives, error) {
 
 // product are the packages of its programs.
 var product = []string{"./sidecar", "./webhook", "./sidecar/redirect"}
+
+func build(ctx context.Context, root, dir string, packages ...string) error {
+	_, err := command(ctx, root, append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir + "/"}, packages...)...)
+	return err
+}
 
 func command(ctx context.Context, root string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", args...)

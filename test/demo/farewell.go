@@ -1,0 +1,44 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+func (d *demo) farewell(took time.Duration) {
+	d.step = 0
+	d.title(fmt.Sprintf("That was all, in %.0f s. Three things to try", took.Seconds()))
+	config := d.file("kubeconfig")
+	if d.cluster != nil {
+		config = d.cluster.Kubeconfig()
+	}
+	if absolute, err := filepath.Abs(config); err == nil {
+		config = absolute
+	}
+	fmt.Println("  export KUBECONFIG=" + config)
+	if _, err := exec.LookPath("kubectl"); err != nil && d.cluster != nil {
+		fmt.Println("  export PATH=$PATH:" + filepath.Dir(d.cluster.Binary("kubectl")))
+	}
+	for _, try := range [][2]string{
+		{"kubectl edit llmroute " + virtual, "move some weight; read the warning"},
+		{"kubectl get llmproviders,llmroutes --output wide", "what runs, and why not"},
+		{"kubectl exec deployment/sleep -it -- sh", "be the app; call " + virtual},
+	} {
+		fmt.Printf("\n  %-52s %s", try[0], d.paint("32", "# "+try[1]))
+	}
+	fmt.Println()
+	d.say("")
+	switch {
+	case d.cluster == nil:
+		fmt.Println("To clean up:  kubectl delete namespace " + home + " " + abroad)
+		fmt.Println("and, if Remora is to go, too:  kubectl delete -k config/default")
+	case d.options.end:
+		fmt.Println("The cluster ends now.")
+	default:
+		fmt.Println("The cluster runs until: make demo-down")
+	}
+}
