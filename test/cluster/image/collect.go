@@ -66,13 +66,9 @@ func Program(ctx context.Context, file string) ([]File, error) {
 }
 
 // Iptables gives the iptables of this machine: both back ends under their own names (iptables-nft, iptables-legacy and so on,
-// for both families of addresses), with their extensions and libraries. /run is there because legacy keeps a lock in it, and
-// /etc/protocols because rules name protocols.
+// for both families of addresses), with their extensions and libraries. /run is there because legacy keeps a lock in it.
 func Iptables(ctx context.Context) ([]File, error) {
-	files := []File{
-		{Path: "/run", Mode: fs.ModeDir | 0o755},
-		{Path: "/etc/protocols", Data: []byte("icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n")},
-	}
+	files := []File{{Path: "/run", Mode: fs.ModeDir | 0o755}}
 	extensions, err := filepath.Glob("/usr/lib/*/xtables/lib[ix]*.so") // libip6t, libipt, libxt
 	if err != nil {
 		return nil, err
