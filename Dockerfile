@@ -4,7 +4,7 @@
 #
 # Nothing is emulated: Go compiles for the target, and what redirect needs comes out of Debian's packages for the target.
 # Other base images do as well, if they have this Go, and apt of this Debian: GO_IMAGE and DEBIAN_IMAGE name them.
-ARG GO_IMAGE=docker.io/library/golang:1.26-bookworm
+ARG GO_IMAGE=docker.io/library/golang:1.26
 ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
 
 FROM --platform=$BUILDPLATFORM $GO_IMAGE AS source
@@ -12,21 +12,23 @@ WORKDIR /source
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG TARGETARCH
-ENV CGO_ENABLED=0 GOOS=linux GOARCH=$TARGETARCH
+ENV CGO_ENABLED=0 GOOS=linux
 
 FROM source AS build-webhook
+ARG TARGETARCH
 ARG VERSION=unknown
-RUN go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /webhook ./webhook
+RUN GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /webhook ./webhook
 
 # To be run but not read, also by its own user: then no process of that user may look into its memory.
 FROM source AS build-sidecar
+ARG TARGETARCH
 ARG VERSION=unknown
-RUN go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /sidecar ./sidecar && chmod 711 /sidecar
+RUN GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /sidecar ./sidecar && chmod 711 /sidecar
 
 FROM source AS build-redirect
+ARG TARGETARCH
 ARG VERSION=unknown
-RUN go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /redirect ./sidecar/redirect
+RUN GOARCH=$TARGETARCH go build -trimpath -ldflags "-s -w -X main.version=$VERSION" -o /redirect ./sidecar/redirect
 
 # Both back ends of iptables with the extensions for IP, since the rules that others wrote must be readable, too. No shell.
 FROM --platform=$BUILDPLATFORM $DEBIAN_IMAGE AS iptables
