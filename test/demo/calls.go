@@ -42,12 +42,14 @@ func (d *demo) deploy() error {
 		return err
 	}
 	took := time.Since(began)
-	out, err := d.show(`kubectl get pods --output custom-columns='POD:.metadata.name,STATUS:.status.phase,'\` + "\n" +
-		`'INIT CONTAINERS:.spec.initContainers[*].name,CONTAINERS:.spec.containers[*].name'`)
+	if _, err := d.show("kubectl get pods"); err != nil {
+		return err
+	}
+	out, err := d.show("kubectl get pods --output jsonpath='{.items[*].spec.initContainers[*].name}'")
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(out, v1beta1.RedirectContainer+","+v1beta1.SidecarContainer+" ") {
+	if out != v1beta1.RedirectContainer+" "+v1beta1.SidecarContainer {
 		return fmt.Errorf("the pod has not got its redirection and its sidecar")
 	}
 	if err := d.asWritten(); err != nil {

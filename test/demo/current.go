@@ -42,12 +42,17 @@ func (d *demo) openCurrent() error {
 			return err
 		}
 	}
-	if _, err := d.sh("kubectl --namespace " + system + " get deployment remora-webhook"); err == nil {
+	available, err := d.sh("kubectl --namespace " + system + " get deployment remora-webhook --output jsonpath='{.status.availableReplicas}'")
+	switch {
+	case err != nil:
+		d.say("Remora is not there; it is installed now. Images are written to %s, for nodes that have to be handed them.", d.images())
+	case available == "": // such as after a demo whose images nobody could pull
+		d.say("Remora is there, but no pod of its webhook is available; it is applied again, with images from %s.", d.image("webhook"))
+	default:
 		d.notice("Remora is there already, and used as it is.")
 		_, err := stage.WriteTools(d.ctx, ".", d.images()) // the nodes may have to be handed them
 		return err
 	}
-	d.say("Remora is not there; it is installed now. Images are written to %s, for nodes that have to be handed them.", d.images())
 	if _, err := stage.WriteImages(d.ctx, ".", d.images()); err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (d *demo) play() error {
 	began := time.Now()
 	for _, act := range []func() error{d.open, d.raise} {
 		if err := act(); err != nil {
-			return fmt.Errorf("%w%s", err, d.diagnosis())
+			return d.explained(err)
 		}
 	}
 	for i, step := range []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless} {
@@ -106,7 +106,7 @@ func (d *demo) play() error {
 		}
 		d.step = i + 1
 		if err := step(); err != nil {
-			return fmt.Errorf("step %d: %w%s", d.step, err, d.diagnosis())
+			return d.explained(fmt.Errorf("step %d: %w", d.step, err))
 		}
 	}
 	d.farewell(time.Since(began))

@@ -32,9 +32,8 @@ func (d *demo) say(format string, args ...any) {
 	}
 }
 
-func (d *demo) command(s string) {
-	fmt.Println(d.paint("1", "$ "+strings.ReplaceAll(s, "\n", "\n  ")))
-}
+// command shows one as it can be copied: the end of a here-document must stand at the beginning of its line.
+func (d *demo) command(s string) { fmt.Println(d.paint("1", "$ "+s)) }
 
 // output shows what a command has printed, no line of it wider than the screen.
 func (d *demo) output(s string) {

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -105,8 +106,11 @@ func (d *demo) writeManifests() error {
 
 // awaitPods returns when the Deployments of a namespace are available, and tells at once of an image that is not there.
 func (d *demo) awaitPods(namespace string, deployments ...string) error {
-	const patience = 3 * time.Minute
-	var waiting string
+	const patience, grace = 3 * time.Minute, 10 * time.Second // pods that are being replaced may lack an image
+	var (
+		waiting string
+		lacking time.Time
+	)
 	for deadline := time.Now().Add(patience); ; {
 		out, err := d.kubectl(d.ctx, "", "--namespace="+namespace, "get", "deployments", "-o",
 			`jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Available")].status} {end}`)
@@ -117,7 +121,15 @@ func (d *demo) awaitPods(namespace string, deployments ...string) error {
 			return nil
 		}
 		waiting = strings.TrimSpace(out)
-		if err := d.missingImage(namespace); err != nil {
+		switch err := d.missingImage(namespace); {
+		case !errors.Is(err, errNoImage):
+			lacking = time.Time{}
+			if err != nil {
+				return err
+			}
+		case lacking.IsZero():
+			lacking = time.Now()
+		case time.Since(lacking) > grace:
 			return err
 		}
 		if time.Now().After(deadline) {
@@ -129,6 +141,9 @@ func (d *demo) awaitPods(namespace string, deployments ...string) error {
 		}
 	}
 }
+
+// errNoImage says everything that there is to say.
+var errNoImage = errors.New("the nodes cannot get the image")
 
 // missingImage tells of an image that a pod of the namespace cannot have, and what to do.
 func (d *demo) missingImage(namespace string) error {
@@ -154,8 +169,8 @@ func (d *demo) missingImage(namespace string) error {
 	for _, pod := range pods.Items {
 		for _, c := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
 			if reason := c.State.Waiting.Reason; reason == "ImagePullBackOff" || reason == "ErrImageNeverPull" {
-				return fmt.Errorf("the nodes cannot get the image %s, for pod %s of namespace %s: %s\n%s",
-					c.Image, pod.Metadata.Name, namespace, c.State.Waiting.Message, d.remedy(c.Image))
+				return fmt.Errorf("%w %s, for pod %s of namespace %s: %s\n%s",
+					errNoImage, c.Image, pod.Metadata.Name, namespace, c.State.Waiting.Message, d.remedy(c.Image))
 			}
 		}
 	}
@@ -170,10 +185,10 @@ func (d *demo) remedy(image string) string {
 		"or push it to a registry of yours and say which: make demo CLUSTER=current REGISTRY=registry.example.com/remora", d.images())
 }
 
-// diagnosis is what the cluster has to say when something has gone wrong.
-func (d *demo) diagnosis() string {
-	if d.ctx.Err() != nil {
-		return ""
+// explained adds to an error what the cluster has to say, and where to look.
+func (d *demo) explained(err error) error {
+	if d.ctx.Err() != nil || errors.Is(err, errNoImage) {
+		return err
 	}
 	var text strings.Builder
 	for _, namespace := range []string{system, abroad, home} {
@@ -187,5 +202,8 @@ func (d *demo) diagnosis() string {
 			fmt.Fprintf(&text, "Warnings:\n%s", events)
 		}
 	}
-	return strings.TrimRight(text.String(), "\n")
+	if d.cluster != nil && !d.options.end {
+		fmt.Fprintf(&text, "\nThe cluster runs until `make demo-down`: export KUBECONFIG=%s", d.cluster.Kubeconfig())
+	}
+	return fmt.Errorf("%w%s", err, strings.TrimRight(text.String(), "\n"))
 }
