@@ -14,29 +14,32 @@ TOOL := go tool -modfile=$(CURDIR)/.ci/tools.mod
 SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 FUZZTIME ?= 15s
 
-.PHONY: help build images generate check test bench demo fuzz clean drift node
+.PHONY: help build images generate check test bench demo demo-down fuzz clean drift node
 
 help: ## Show this table
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## Build bin/sidecar and bin/webhook, two static binaries
-	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./sidecar ./webhook
+build: ## Build bin/webhook, bin/sidecar and bin/redirect, static binaries
+	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./webhook ./sidecar ./sidecar/redirect
 
-images: build ## Pack both into container images, bin/sidecar.tar and bin/webhook.tar, without a container engine
+images: build ## Pack them into container images, bin/*.tar, without a container engine
 	@go run ./test/images bin
 
-demo: build ## See the sidecar work: the sample manifests against a fake provider, step by step
-	@.ci/prerequisites demo
-	@go run ./test/demo
+demo: ## See it work, step by step, on a Kubernetes of its own; CLUSTER=current: where kubectl points
+	@.ci/prerequisites $(if $(CLUSTER),current,demo)
+	@go run ./test/demo $(if $(CLUSTER),-cluster=$(CLUSTER))
+
+demo-down: ## End the demo's Kubernetes
+	@go run ./test/demo -down
 
 # -count=1: several tests build and run the programs, which the test cache knows nothing of. Packages begin in the order given:
-# those that take longest first, so that none of them is left over at the end; they wait more than they work, hence -p.
+# those that take longest first, so that none of them is left over at the end; they wait more than they work, hence -p. Check has vetted.
 LONG := ./test/integration ./webhook ./sidecar/watch ./test/e2e
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
 	@echo '== Kubernetes'; time go run ./test/cluster assets
-	@echo '== go test'; time go test -race -shuffle=on -count=1 -p 3 $(LONG) ./...
+	@echo '== go test'; time go test -race -vet=off -shuffle=on -count=1 -p 3 $(LONG) ./...
 	@$(MAKE) node
 	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on -count=1 ./...); done
 
