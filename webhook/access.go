@@ -81,14 +81,13 @@ const (
 	entryTooLong     = "EntryNameTooLong"
 	reservedSecret   = "ReservedSecret"
 	requestFailed    = "RequestFailed" // not a trouble: it is tried again
-	maxSecretSize    = corev1.MaxSecretSize
 	maxSecretKeyName = 253
 )
 
 // Reconcile makes the namespace that request names as it should be. The queue hands a namespace out once at a time.
 func (k *keeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	name := request.Name
-	ns := metadataOf("v1", "Namespace")
+	ns := metadataOf("Namespace")
 	if err := k.cached.Get(ctx, types.NamespacedName{Name: name}, ns); apierrors.IsNotFound(err) {
 		k.forget(name)
 		return reconcile.Result{}, nil
@@ -101,16 +100,22 @@ func (k *keeper) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	}
 	n := k.remember(name)
 	result, err := k.pass(ctx, ns, n)
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		err = nil // the cache will see that too
-	}
-	if err != nil {
+	if namespaceEnds(err) {
+		return reconcile.Result{}, nil // the cache will see that too
+	} else if err != nil {
 		k.gauge.fail(name)
 		return reconcile.Result{}, fmt.Errorf("what sidecars need in namespace %s: %w", name, err)
 	}
 	low := priorityLow
 	result.Priority = &low // what is only due by the clock waits for what users have changed
 	return result, nil
+}
+
+// namespaceEnds tells whether something failed because its namespace is going or gone.
+func namespaceEnds(err error) bool {
+	var status apierrors.APIStatus
+	gone := errors.As(err, &status) && apierrors.IsNotFound(err) && status.Status().Details != nil && status.Status().Details.Kind == "namespaces"
+	return gone || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 func (k *keeper) pass(ctx context.Context, ns *metav1.PartialObjectMetadata, n *keptNamespace) (reconcile.Result, error) {
@@ -271,68 +276,6 @@ func (k *keeper) kept() []string {
 		all = append(all, name)
 	}
 	return all
-}
-
-// usedByPods asks the API server whether a pod is left that may still run with our Secret. Labels of pods can be changed by their
-// users; what they mount cannot.
-func (k *keeper) usedByPods(ctx context.Context, namespace string) (bool, error) {
-	for from := ""; ; {
-		var pods corev1.PodList
-		if err := k.live.List(ctx, &pods, client.InNamespace(namespace), client.Limit(500), client.Continue(from)); err != nil {
-			return false, fmt.Errorf("its pods cannot be listed: %w", err)
-		}
-		for i := range pods.Items {
-			if usesAccess(&pods.Items[i]) {
-				return true, nil
-			}
-		}
-		if from = pods.Continue; from == "" {
-			return false, nil
-		}
-	}
-}
-
-func usesAccess(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
-		return false // it runs no more
-	}
-	for i := range pod.Spec.Volumes {
-		v := &pod.Spec.Volumes[i]
-		if v.Secret != nil && v.Secret.SecretName == v1beta1.AccessSecret {
-			return true
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, source := range v.Projected.Sources {
-			if source.Secret != nil && source.Secret.Name == v1beta1.AccessSecret {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// remove deletes what is ours in a namespace, the token first.
-func (k *keeper) remove(ctx context.Context, namespace string, ours []client.Object) error {
-	for _, o := range ours {
-		if err := k.deleteExactly(ctx, o); err != nil {
-			return err
-		}
-	}
-	k.log.Info("a namespace asks for no sidecars, and none is left: access removed", "namespace", namespace)
-	k.forget(namespace)
-	return nil
-}
-
-// deleteExactly deletes an object if it is still the one that was seen.
-func (k *keeper) deleteExactly(ctx context.Context, o client.Object) error {
-	uid, version := o.GetUID(), o.GetResourceVersion()
-	err := k.client.Delete(ctx, o, client.Preconditions{UID: &uid, ResourceVersion: &version})
-	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("%s %s cannot be deleted: %w", o.GetObjectKind().GroupVersionKind().Kind, o.GetName(), err)
-	}
-	return nil
 }
 
 // current tells whether what was remembered of an object is still so, by what the cache shows of it. A cache that has not seen our

@@ -101,31 +101,6 @@ func (k *keeper) apply(ctx context.Context, wanted *unstructured.Unstructured, s
 	return k.client.Create(ctx, wanted, client.FieldOwner(v1beta1.ControllerName))
 }
 
-// ourObjects gives what we keep in a namespace, in the order in which it is to be deleted.
-func (k *keeper) ourObjects(ctx context.Context, namespace string) ([]client.Object, error) {
-	var ours []client.Object
-	for _, name := range []string{v1beta1.AccessSecret, v1beta1.KeysSecret} {
-		head, err := k.head(ctx, types.NamespacedName{Namespace: namespace, Name: name})
-		if err != nil {
-			return nil, err
-		}
-		if head != nil && isOurs(head) {
-			ours = append(ours, head)
-		}
-	}
-	all := identity(namespace)
-	for i := len(all) - 1; i >= 0; i-- {
-		err := k.cached.Get(ctx, client.ObjectKeyFromObject(all[i]), all[i])
-		if client.IgnoreNotFound(err) != nil {
-			return nil, wrapped(all[i], "read", err)
-		}
-		if err == nil && isOurs(all[i]) {
-			ours = append(ours, all[i])
-		}
-	}
-	return ours, nil
-}
-
 // isOurs tells whether an object was made by this installation. What is not is never changed or deleted.
 func isOurs(o metav1.Object) bool { return o.GetLabels()[v1beta1.PartOfLabel] == v1beta1.PartOf }
 
@@ -160,6 +135,7 @@ func includes(have, wanted any) bool {
 	return true
 }
 
-func metadataOf(apiVersion, kind string) *metav1.PartialObjectMetadata {
-	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: apiVersion, Kind: kind}}
+// metadataOf is of one of Kubernetes' core kinds.
+func metadataOf(kind string) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: kind}}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +65,9 @@ func (r *accessRig) start(tb testing.TB, args ...string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	m, err := newTimedController(config, f, r.times, funcr.NewJSON(func(line string) { fmt.Fprintln(r.log, line) }, funcr.Options{}))
+	times := r.times
+	times.tokenLife = f.tokenLife
+	m, err := newTimedController(config, f, times, funcr.NewJSON(func(line string) { fmt.Fprintln(r.log, line) }, funcr.Options{}))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -243,4 +246,72 @@ func (r *accessRig) errorsOf(word string) (found []string) {
 		}
 	}
 	return found
+}
+
+// passes waits until the controller has looked at namespaces n times more.
+func (r *accessRig) passes(tb testing.TB, n int) {
+	tb.Helper()
+	count := func(ctx context.Context) (int, error) {
+		got, err := r.metric(ctx, `controller_runtime_reconcile_total{controller="access",result="requeue_after"}`)
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(got[strings.LastIndex(strings.TrimSpace(got), " ")+1:]))
+	}
+	start, err := count(tb.Context())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	r.eventually(tb, "passes", func(ctx context.Context) error {
+		now, err := count(ctx)
+		if err == nil && now < start+n {
+			err = fmt.Errorf("there were %d", now-start)
+		}
+		return err
+	})
+}
+
+// awaitNone waits until none of the five is there.
+func (r *accessRig) awaitNone(tb testing.TB, namespace string) {
+	tb.Helper()
+	r.eventually(tb, "the end of all five in "+namespace, func(ctx context.Context) error {
+		if found := r.there(ctx, tb, namespace); len(found) > 0 {
+			return fmt.Errorf("there are %v", slices.Sorted(maps.Keys(found)))
+		}
+		return nil
+	})
+}
+
+// labelMany makes namespaces with the label.
+func (r *accessRig) labelMany(tb testing.TB, prefix string, n int) []string {
+	tb.Helper()
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("%s-%d", prefix, i)
+	}
+	if err := inParallel(n, func(i int) error {
+		return r.admin.Create(tb.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: all[i], Labels: map[string]string{v1beta1.InjectLabel: v1beta1.InjectEnabled}}})
+	}); err != nil {
+		tb.Fatal(err)
+	}
+	return all
+}
+
+// secretReads is how many single Secrets the API server has been asked for.
+func (r *accessRig) secretReads(tb testing.TB) (n int) {
+	tb.Helper()
+	out, err := r.Kubectl(tb.Context(), "get", "--raw", "/metrics")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for line := range strings.Lines(out) {
+		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, `resource="secrets"`) && strings.Contains(line, `verb="GET"`) {
+			count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), 64)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			n += int(count)
+		}
+	}
+	return n
 }

@@ -334,12 +334,7 @@ func lastPod(t *testing.T, r *accessRig, ns string) {
 			t.Fatal(err)
 		}
 	}
-	r.eventually(t, "the end of all five", func(ctx context.Context) error {
-		if found := r.there(ctx, t, ns); len(found) > 0 {
-			return fmt.Errorf("there are %v", slices.Sorted(maps.Keys(found)))
-		}
-		return nil
-	})
+	r.awaitNone(t, ns)
 	r.awaitMetric(t, `remora_namespaces{state="leaving"} 0`)
 }
 

@@ -75,7 +75,10 @@ func (k *keeper) keepAccess(ctx context.Context, namespace string, n *keptNamesp
 		return nil, nil
 	}
 	// It is made without a token, which needs it: when it is deleted, the token ends with it.
-	secret, err := k.secret(ctx, id, nil)
+	secret, err := liveSecret(ctx, k.live, id)
+	if err == nil {
+		secret, err = k.secret(ctx, id, secret, nil)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,9 @@ import (
 const (
 	// keptAtOnce is how many namespaces are worked on at a time. Each makes one request after the other.
 	keptAtOnce = 16
+	// keysGatherTime is how long a changed key waits for others: hardly, as it may be one that is to be revoked. Yet a Secret that is
+	// written again and again must not be the only thing that is worked on.
+	keysGatherTime = 10 * time.Millisecond
 	// podsGatherTime is how long the ends of pods in a namespace without label are gathered until it is searched for more.
 	podsGatherTime = time.Second
 	// priorityHigh is for changed keys: one that is revoked does not wait for a thousand namespaces that were labelled just before.
@@ -108,9 +111,9 @@ func addKeeper(m manager.Manager, k *keeper) error {
 		return fmt.Errorf("the keeper of access: %w", err)
 	}
 	watches := map[client.Object]handler.Funcs{
-		metadataOf("v1", "Namespace"): k.handler(func(q statusQueue, o client.Object, priority int) { k.enqueue(q, o.GetName(), priority, 0) }),
-		metadataOf("v1", "Pod"):       k.handler(k.podChanged),
-		secretMetadata():              k.handler(k.secretChanged),
+		metadataOf("Namespace"): k.handler(func(q statusQueue, o client.Object, priority int) { k.enqueue(q, o.GetName(), priority, 0) }),
+		metadataOf("Pod"):       k.handler(k.podChanged),
+		secretMetadata():        k.handler(k.secretChanged),
 		&corev1.ConfigMap{}: k.handler(func(q statusQueue, _ client.Object, priority int) {
 			for _, namespace := range k.kept() {
 				k.enqueue(q, namespace, priority, gatherTime)
@@ -158,7 +161,7 @@ func (k *keeper) secretChanged(q statusQueue, o client.Object, priority int) {
 	case isReserved(o.GetName()):
 		k.enqueue(q, o.GetNamespace(), priority, gatherTime)
 	case k.names(o.GetNamespace(), o.GetName()):
-		k.enqueue(q, o.GetNamespace(), priorityHigh, 0)
+		k.enqueue(q, o.GetNamespace(), priorityHigh, keysGatherTime)
 	}
 }
 

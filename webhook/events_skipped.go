@@ -50,7 +50,7 @@ func addSkipTeller(m manager.Manager, log logr.Logger) error {
 		DeleteFunc: func(event.DeleteEvent) bool { return false },
 	}
 	var h handler.EventHandler = &handler.EnqueueRequestForObject{}
-	if err := c.Watch(source.Kind(m.GetCache(), client.Object(metadataOf("v1", "Pod")), h, predicate.TypedPredicate[client.Object](skipped))); err != nil {
+	if err := c.Watch(source.Kind(m.GetCache(), client.Object(metadataOf("Pod")), h, predicate.TypedPredicate[client.Object](skipped))); err != nil {
 		return fmt.Errorf("the watch on pods: %w", err)
 	}
 	return nil
@@ -66,7 +66,7 @@ func skipReason(o client.Object) string {
 
 // Reconcile tells of the pod that request names.
 func (t *skipTeller) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	pod := metadataOf("v1", "Pod")
+	pod := metadataOf("Pod")
 	if err := t.cached.Get(ctx, request.NamespacedName, pod); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -87,7 +87,7 @@ func (t *skipTeller) Reconcile(ctx context.Context, request reconcile.Request) (
 		Type:                corev1.EventTypeWarning,
 	})
 	switch {
-	case apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err), apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+	case apierrors.IsAlreadyExists(err), namespaceEnds(err):
 		return reconcile.Result{}, nil // told already, or nobody is left to read it
 	case err != nil:
 		return reconcile.Result{}, fmt.Errorf("that pod %s was skipped cannot be told: %w", request, err)

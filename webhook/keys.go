@@ -3,14 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,9 +20,11 @@ import (
 
 // keptKeys is what is known of the keys Secret of a namespace at one version: what it was made of, and not what is in it.
 type keptKeys struct {
-	version  string
-	from     [sha256.Size]byte
-	troubles []trouble
+	version     string
+	authorities string
+	from        map[string]string // Secret → what was taken of which version of it
+	troubles    []trouble
+	stale       bool // it holds what it held before, and not what it should
 }
 
 // namedBy is what one generation of a provider names: Secrets and their keys.
@@ -43,7 +43,7 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	if err != nil {
 		return troubles, err
 	}
-	from, err := k.madeOf(ctx, namespace, named, authorities)
+	from, err := k.sources(ctx, namespace, named)
 	if err != nil {
 		return troubles, err
 	}
@@ -52,42 +52,58 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	if err != nil {
 		return troubles, err
 	}
-	if current(n.keys.version, head) && isOurs(head) && n.keys.from == from {
+	if current(n.keys.version, head) && isOurs(head) && maps.Equal(n.keys.from, from) && n.keys.authorities == authorities {
 		return append(troubles, n.keys.troubles...), nil
 	}
-	data, found, err := k.collect(ctx, namespace, named)
+	secret, err := liveSecret(ctx, k.live, id)
+	if err != nil {
+		return troubles, err
+	}
+	if secret != nil && !isOurs(secret) {
+		n.keys = keptKeys{}
+		return append(troubles, *foreign("Secret", id)), nil
+	}
+	var before map[string][]byte
+	if secret != nil && secret.ResourceVersion == n.keys.version && !n.keys.stale {
+		before = secret.Data
+	}
+	data, found, err := k.collect(ctx, namespace, named, from, n.keys.from, before)
 	if err != nil {
 		return troubles, err
 	}
 	if authorities != "" {
 		data[v1beta1.TrustedCAEntry] = []byte(authorities)
 	}
+	large := tooLarge(data)
+	if large != nil {
+		found, data = append(found, *large), nil
+	}
+	troubles = append(troubles, found...)
+	if secret, err = k.secret(ctx, id, secret, data); err != nil {
+		return troubles, err
+	}
+	version := secret.ResourceVersion
+	if large == nil {
+		if version, err = k.writeSecret(ctx, secret, data); err != nil {
+			return troubles, err
+		}
+	}
+	n.keys = keptKeys{version: version, authorities: authorities, from: from, troubles: found, stale: large != nil}
+	return troubles, nil
+}
+
+// tooLarge tells of a content that no Secret can have. It is not cut: which keys should not work is nobody's to guess.
+func tooLarge(data map[string][]byte) *trouble {
 	size := 0
 	for _, value := range data {
 		size += len(value) // as the API server counts
 	}
-	if size > maxSecretSize {
-		found = append(found, trouble{keysTooLarge, "Secret", v1beta1.KeysSecret, fmt.Sprintf("what the LLMProviders of the namespace name of Secrets, and the trusted CAs, are %d KiB in all, more than the %d KiB that "+
-			"Secret %s can hold, which stays as it was: changed keys do not reach sidecars. Remedy: remove providers, or large values from what they name, or divide them among namespaces",
-			(size+1023)/1024, maxSecretSize/1024, v1beta1.KeysSecret)})
-		data = nil
+	if size <= corev1.MaxSecretSize {
+		return nil
 	}
-	secret, err := k.secret(ctx, id, data)
-	if err != nil {
-		return append(troubles, found...), err
-	}
-	if !isOurs(secret) {
-		n.keys = keptKeys{}
-		return append(append(troubles, found...), *foreign("Secret", id)), nil
-	}
-	version := secret.ResourceVersion
-	if data != nil {
-		if version, err = k.writeSecret(ctx, secret, data); err != nil {
-			return append(troubles, found...), err
-		}
-	}
-	n.keys = keptKeys{version: version, from: from, troubles: found}
-	return append(troubles, found...), nil
+	return &trouble{keysTooLarge, "Secret", v1beta1.KeysSecret, fmt.Sprintf("what the LLMProviders of the namespace name of Secrets, and the trusted CAs, are %d KiB in all, "+
+		"more than the %d KiB that Secret %s can hold, which stays as it was: changed and revoked keys do not reach sidecars. Remedy: remove providers, or large values from the "+
+		"Secrets that they name, or divide them among namespaces", (size+1023)/1024, corev1.MaxSecretSize/1024, v1beta1.KeysSecret)}
 }
 
 // namedKeys gives what the providers of a namespace name. Changes of these Secrets are noticed from here on.
@@ -134,48 +150,58 @@ func (k *keeper) namedKeys(ctx context.Context, namespace string, n *keptNamespa
 	return all, troubles, nil
 }
 
-// madeOf tells one content of the keys Secret from another, without reading a Secret.
-func (k *keeper) madeOf(ctx context.Context, namespace string, named map[string][]string, authorities string) (sum [sha256.Size]byte, err error) {
-	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", authorities)
-	for _, secret := range slices.Sorted(maps.Keys(named)) {
+// sources tells, of each Secret that is named and exists, which version of it there is and what of it is named. None is read.
+func (k *keeper) sources(ctx context.Context, namespace string, named map[string][]string) (map[string]string, error) {
+	from := map[string]string{}
+	for secret, keys := range named {
 		head, err := k.head(ctx, types.NamespacedName{Namespace: namespace, Name: secret})
 		if err != nil {
-			return sum, err
+			return nil, err
 		}
 		if head != nil {
-			fmt.Fprintf(h, "%q %q %q %q\n", secret, head.UID, head.ResourceVersion, named[secret])
+			from[secret] = fmt.Sprintf("%s %s %q", head.UID, head.ResourceVersion, keys)
 		}
 	}
-	return [sha256.Size]byte(h.Sum(nil)), nil
+	return from, nil
 }
 
-// collect reads what is named and exists.
-func (k *keeper) collect(ctx context.Context, namespace string, named map[string][]string) (map[string][]byte, []trouble, error) {
-	names := slices.Sorted(maps.Keys(named))
-	found := make([]*corev1.Secret, len(names))
-	if err := inParallel(len(names), func(i int) (err error) {
-		id := types.NamespacedName{Namespace: namespace, Name: names[i]}
-		if head, err := k.head(ctx, id); head == nil || err != nil {
-			return err
+// collect gives the entries for what is named and exists. Of a thousand Secrets of which one has changed, only that one is read:
+// those of the others are in before, which was made of the sources last.
+func (k *keeper) collect(ctx context.Context, namespace string, named map[string][]string, from, last map[string]string, before map[string][]byte,
+) (map[string][]byte, []trouble, error) {
+	data := map[string][]byte{}
+	var troubles []trouble
+	var changed []string
+	for _, name := range slices.Sorted(maps.Keys(from)) {
+		fits := true
+		for _, key := range named[name] {
+			entry := v1beta1.KeysSecretEntry(name, key)
+			if value, ok := before[entry]; ok {
+				data[entry] = value
+			}
+			fits = fits && len(entry) <= maxSecretKeyName
 		}
-		found[i], err = liveSecret(ctx, k.live, id)
+		if before == nil || from[name] != last[name] || !fits {
+			changed = append(changed, name)
+		}
+	}
+	found := make([]*corev1.Secret, len(changed))
+	if err := inParallel(len(changed), func(i int) (err error) {
+		found[i], err = liveSecret(ctx, k.live, types.NamespacedName{Namespace: namespace, Name: changed[i]})
 		return err
 	}); err != nil {
 		return nil, nil, err
 	}
-	data := map[string][]byte{}
-	var troubles []trouble
-	for i, name := range names {
-		if found[i] == nil {
-			continue
-		}
+	for i, name := range changed {
 		for _, key := range named[name] {
-			value, ok := found[i].Data[key]
 			entry := v1beta1.KeysSecretEntry(name, key)
-			if ok && len(entry) > maxSecretKeyName {
-				troubles = append(troubles, trouble{entryTooLong, "Secret", name, fmt.Sprintf("key %s of Secret %s cannot be given to sidecars: the two names together have %d characters, "+
-					"and %d are the most: shorten one", key, name, len(entry)-1, maxSecretKeyName-1)})
+			delete(data, entry)
+			if found[i] == nil { // gone meanwhile, and the cache will hear of it
+				continue
+			}
+			if value, ok := found[i].Data[key]; ok && len(entry) > maxSecretKeyName {
+				troubles = append(troubles, trouble{entryTooLong, "Secret", name, fmt.Sprintf("key %s of Secret %s cannot be given to sidecars: the two names together have %d "+
+					"characters, and %d are the most: shorten one", key, name, len(entry)-1, maxSecretKeyName-1)})
 			} else if ok {
 				data[entry] = value
 			}
@@ -199,15 +225,11 @@ func (k *keeper) head(ctx context.Context, id types.NamespacedName) (*metav1.Par
 	return secretHead(ctx, k.cached, id)
 }
 
-// secret reads one of our two Secrets from the API server, or makes it.
-func (k *keeper) secret(ctx context.Context, id types.NamespacedName, data map[string][]byte) (*corev1.Secret, error) {
-	there, err := liveSecret(ctx, k.live, id)
-	if err != nil {
-		return nil, err
-	}
+// secret makes one of our two Secrets, unless it is there, and gives it.
+func (k *keeper) secret(ctx context.Context, id types.NamespacedName, there *corev1.Secret, data map[string][]byte) (*corev1.Secret, error) {
 	// One that cannot be changed is made anew. A token that was bound to it ends, and another one is asked for.
 	fixed := there != nil && (there.Type != corev1.SecretTypeOpaque || there.Immutable != nil && *there.Immutable)
-	if there != nil && !(fixed && isOurs(there)) {
+	if there != nil && (!fixed || !isOurs(there)) {
 		return there, nil
 	}
 	if there != nil {
@@ -217,11 +239,7 @@ func (k *keeper) secret(ctx context.Context, id types.NamespacedName, data map[s
 		}
 	}
 	made := ourSecret(id, data)
-	err = k.client.Create(ctx, made, client.FieldOwner(v1beta1.ControllerName))
-	if apierrors.IsAlreadyExists(err) { // just now
-		err = k.live.Get(ctx, id, made)
-	}
-	if err != nil {
+	if err := k.client.Create(ctx, made, client.FieldOwner(v1beta1.ControllerName)); err != nil {
 		return nil, fmt.Errorf("Secret %s cannot be made: %w", id, err) //nolint:staticcheck // Secret is a kind's name
 	}
 	return made, nil
