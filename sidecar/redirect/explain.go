@@ -67,23 +67,25 @@ func explain(ctx context.Context, f plan.Family, refused []refusal, able abiliti
 // it. It is empty if it refuses none, or if the fault is not the kernel's.
 func (b backEnd) lacks(ctx context.Context, f plan.Family) string {
 	const chain = "REMORA_PROBE"
-	table := "nf_tables and nft_chain_nat"
-	suffix := " (and nft_compat)"
+	compat, table := []string{"nft_compat"}, []string{"nf_tables", "nft_chain_nat"}
 	if b == legacy {
-		suffix = ""
-		if table = "iptable_nat"; f == plan.IPv6 {
-			table = "ip6table_nat"
+		compat, table = nil, []string{"iptable_nat"}
+		if f == plan.IPv6 {
+			table = []string{"ip6table_nat"}
 		}
 	}
 	defer func() { _ = b.restore(ctx, f, "*nat\n:"+chain+" - [0:0]\n-X "+chain+"\nCOMMIT\n") }()
-	for _, probe := range []struct{ what, rule, module string }{
+	for _, probe := range []struct {
+		what, rule string
+		modules    []string
+	}{
 		{"the table nat", "", table},
-		{"rules that know a connection by its user", "-A " + chain + " -m owner --uid-owner 0 -j RETURN\n", "xt_owner" + suffix},
-		{"rules that redirect", "-A " + chain + " -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 80\n", "xt_REDIRECT" + suffix},
+		{"rules that know a connection by its user", "-A " + chain + " -m owner --uid-owner 0 -j RETURN\n", append([]string{"xt_owner"}, compat...)},
+		{"rules that redirect", "-A " + chain + " -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 80\n", append([]string{"xt_REDIRECT"}, compat...)},
 	} {
 		if err := b.restore(ctx, f, "*nat\n:"+chain+" - [0:0]\n"+probe.rule+"COMMIT\n"); err != nil {
-			return fmt.Sprintf("The kernel refuses it %s: is its module %s there? Remedy, on the node: modprobe %s",
-				probe.what, probe.module, strings.NewReplacer(" and", "", "(and ", "", ")", "").Replace(probe.module))
+			return fmt.Sprintf("The kernel does not give it %s: a module is missing. Remedy, on the node: modprobe %s",
+				probe.what, strings.Join(probe.modules, " "))
 		}
 	}
 	return ""

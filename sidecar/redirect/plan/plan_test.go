@@ -119,6 +119,8 @@ func TestRulesThatAreNotAsWrittenAreNoticed(t *testing.T) {
 	f("*nat\n"+others+jump+ours+"COMMIT\n", "ISTIO_OUTPUT")
 	f("*nat\n"+jump+jump+ours+"COMMIT\n", "2 rules lead")
 	f("*nat\n"+jump+others+"COMMIT\n", "has 0 rules, not the 4")
+	f("*nat\n"+jump+strings.Replace(ours, "--uid-owner 14001", "--uid-owner 0", 1)+"COMMIT\n", "rule 1 of REMORA_OUTPUT")
+	f("*nat\n"+jump+strings.Replace(ours, "--gid-owner 14001 -j RETURN", "--gid-owner 14001 -j DROP", 1)+"COMMIT\n", "rule 2 of REMORA_OUTPUT")
 	f("*filter\n"+jump+ours+"COMMIT\n", "the first rule of OUTPUT")
 }
 

@@ -59,8 +59,15 @@ func (w Wish) Verify(f Family, saved string) error {
 	if n := len(jumps(saved)); n != 1 {
 		return fmt.Errorf("%d rules lead from OUTPUT to %s, not one", n, Chain)
 	}
-	if got, want := len(appended(saved, Chain)), len(w.rules(f)); got != want {
-		return fmt.Errorf("%s has %d rules, not the %d that were written", Chain, got, want)
+	got := appended(saved, Chain)
+	if want := len(w.rules(f)); len(got) != want {
+		return fmt.Errorf("%s has %d rules, not the %d that were written", Chain, len(got), want)
+	}
+	// Versions of iptables-save write the same rule differently, so only what must not be missing is looked for.
+	for i, owner := range []string{"--uid-owner", "--gid-owner"} {
+		if guard := fmt.Sprint(owner, " ", UID, " -j RETURN"); !strings.Contains(got[i], guard) {
+			return fmt.Errorf("rule %d of %s, %q, does not let the sidecar through: it should say %q", i+1, Chain, got[i], guard)
+		}
 	}
 	return nil
 }
