@@ -16,12 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 
 	"remora.dev/remora/apis/v1beta1"
 )
 
-func noWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
+func TestNoWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
 	t.Parallel()
 	in := namespace(t, "e2e-writers")
 	for n := range writing {
@@ -41,7 +40,6 @@ func noWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
 		t.Logf("%s: %v until all is as before; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t))
 	}
 	f("an eviction", func(pods []string) {
-		client := kubernetes.NewForConfigOrDie(config)
 		evict := func(pod string) error {
 			return client.PolicyV1().Evictions(system).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: pod, Namespace: system}})
 		}
@@ -122,7 +120,7 @@ func (w *writers) stop(t *testing.T) string {
 	return said
 }
 
-func anotherControllerTakesOver(t *testing.T) {
+func TestAnotherControllerTakesOver(t *testing.T) {
 	t.Parallel()
 	in := namespace(t, "e2e-leader")
 	leader := func() string {

@@ -1,28 +1,40 @@
 //go:build linux
 
 // Package e2e tries the installation as a user has it: the images, config/default applied by kubectl, and pods on a real
-// node that reach each other through real Services.
+// node that get their sidecars from it and reach providers through real Services.
+//
+// All tests share one node and one installation. TestAnInstallation runs first and leaves one; the others run side by side, each in a namespace of
+// its own.
 package e2e
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"remora.dev/remora/test/cluster/assets"
 	"remora.dev/remora/test/cluster/node"
 	"remora.dev/remora/test/netns"
+	"remora.dev/remora/test/stage"
 )
+
+// root is the folder of the module, as seen from here.
+const root = "../.."
 
 var (
 	cluster *node.Node
 	config  *rest.Config // an administrator's
+	client  *kubernetes.Clientset
+	before  []string // what was in the cluster before it was installed
 )
 
 func TestMain(m *testing.M) {
@@ -46,11 +58,18 @@ func run(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	ctx := context.Background()
-	images, err := writeImages(ctx, dir)
-	if err != nil {
-		return 0, err
-	}
-	if cluster, err = node.Start(ctx, node.Options{Images: images, Progress: os.Stderr}); err != nil {
+	var archives stage.Archives
+	written := make(chan error, 1)
+	go func() {
+		var err error
+		archives, err = stage.WriteImages(ctx, root, dir)
+		written <- err
+	}()
+	cluster, err = node.Start(ctx, node.Options{Progress: os.Stderr})
+	if err := errors.Join(err, <-written); err != nil {
+		if cluster != nil {
+			err = errors.Join(err, cluster.Down(ctx))
+		}
 		return 0, err
 	}
 	defer func() {
@@ -58,11 +77,27 @@ func run(m *testing.M) (code int, err error) {
 			err = failed
 		}
 	}()
+	if err := cluster.Load(ctx, archives.All()...); err != nil {
+		return 0, err
+	}
 	if config, err = clientcmd.BuildConfigFromFlags("", cluster.Kubeconfig()); err != nil {
 		return 0, err
 	}
 	config.QPS = -1                           // no limit of our own
 	config.WarningHandler = rest.NoWarnings{} // those of kubectl are what the tests look at
+	client = kubernetes.NewForConfigOrDie(config)
+	if err := raiseProviders(ctx); err != nil {
+		return 0, err
+	}
+	if before, err = leftovers(ctx); err != nil {
+		return 0, err
+	}
+	if _, err := install(ctx, "--server-side"); err != nil {
+		return 0, err
+	}
+	if err := flag.Set("test.parallel", "12"); err != nil { // they wait for pods more than they compute
+		return 0, err
+	}
 	return m.Run(), nil
 }
 
@@ -92,7 +127,7 @@ const patience = 2 * time.Minute
 // eventually asks until it is answered yes; what is said at last is shown otherwise.
 func eventually(t *testing.T, what string, ask func() (said string, yes bool)) {
 	t.Helper()
-	again := time.NewTicker(50 * time.Millisecond)
+	again := time.NewTicker(100 * time.Millisecond)
 	defer again.Stop()
 	for deadline := time.After(patience); ; {
 		said, yes := ask()
@@ -105,19 +140,6 @@ func eventually(t *testing.T, what string, ask func() (said string, yes bool)) {
 		case <-again.C:
 		}
 	}
-}
-
-// namespace makes one whose pods must meet the restricted standard.
-func namespace(t *testing.T, name string) string {
-	t.Helper()
-	kubectl(t, "create", "namespace", name)
-	kubectl(t, "label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(kubectl(t, "-n", name, "get", "pods,llmproviders,llmroutes,events"))
-		}
-	})
-	return name
 }
 
 // has complains where something does not say each of the words.
