@@ -33,15 +33,13 @@ func (t *Table) Retaining(before *Table) *Table {
 			continue
 		}
 		if made[h] == nil {
-			made[h] = &Host{Name: h.Name, Refusal: &Refusal{HostRetired, fmt.Sprintf(
-				"no LLMProvider or LLMRoute names %s any more: apply one; pods that start from now on pass calls to it on in plain text", h.Name)}}
+			made[h] = retire(h.Name)
 		}
 		retired[name] = made[h]
 	}
 	rest := before.rest
 	if len(retired) > maxRetired {
-		rest = &Host{Name: "*", Refusal: &Refusal{HostRetired, fmt.Sprintf(
-			"more than %d names that had an LLMProvider or LLMRoute have none any more, too many to remember, so no host without one is passed on: apply one, or restart the pod", maxRetired)}}
+		rest = retireAll()
 	}
 	if rest != nil {
 		clear(retired) // it stands for all of them
@@ -57,6 +55,59 @@ func (t *Table) Retaining(before *Table) *Table {
 	}
 	after.generation = hex.EncodeToString(sum.Sum(nil)[:6])
 	return &after
+}
+
+func retire(name string) *Host {
+	return &Host{Name: name, Refusal: &Refusal{HostRetired, fmt.Sprintf(
+		"no LLMProvider or LLMRoute names %s any more: apply one; pods that start from now on pass calls to it on in plain text", name)}}
+}
+
+func retireAll() *Host {
+	return &Host{Name: everyHost, Refusal: &Refusal{HostRetired, fmt.Sprintf(
+		"more than %d names that had an LLMProvider or LLMRoute have none any more, too many to remember, so no host without one is passed on: apply one, or restart the pod", maxRetired)}}
+}
+
+// everyHost is what the host is called that stands for all that nothing names.
+const everyHost = "*"
+
+// Retired gives what Retiring takes: the names of each retired host, its own first, in an order that is always the same.
+func (t *Table) Retired() [][]string {
+	if t.rest != nil {
+		return [][]string{{everyHost}}
+	}
+	at := map[*Host]int{}
+	var all [][]string
+	for _, name := range slices.Sorted(maps.Keys(t.retired)) {
+		h := t.retired[name]
+		i, known := at[h]
+		if !known {
+			i, at[h] = len(all), len(all)
+			all = append(all, []string{h.Name})
+		}
+		if name != h.Name {
+			all[i] = append(all[i], name)
+		}
+	}
+	return all
+}
+
+// Retiring gives the table as it is to follow, in another process, one that had these retired hosts. The table is not changed.
+func (t *Table) Retiring(hosts [][]string) *Table {
+	before := &Table{retired: map[string]*Host{}}
+	for _, names := range hosts {
+		if len(names) == 0 {
+			continue
+		}
+		if names[0] == everyHost {
+			before.rest = retireAll()
+			continue
+		}
+		h := retire(names[0])
+		for _, name := range names {
+			before.retired[name] = h
+		}
+	}
+	return t.Retaining(before)
 }
 
 // plain tells whether every call to the host leaves without TLS. What is refused might have left with it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -86,6 +87,27 @@ func TestARetiredHostIsServedAgainOnceItIsNamed(t *testing.T) {
 	wantFates(t, of(t, "b b.example").Retaining(fourth), map[string]string{"a.example": "foreign", "c.example": "HostRetired"})
 	wantFates(t, first, map[string]string{"a.example": "served"})
 	wantFates(t, second, map[string]string{"c.example": "foreign"})
+}
+
+func TestAnotherProcessTakesUpWhatIsRetired(t *testing.T) {
+	before := of(t, "b b.example").Retaining(of(t, "a a.example", "b b.example", "c c.example"))
+	names := before.Retired()
+	if want := [][]string{{"a.example"}, {"c.example"}}; !reflect.DeepEqual(names, want) {
+		t.Errorf("retired are %v", names)
+	}
+	after := of(t, "b b.example", "c c.example").Retiring(names)
+	wantFates(t, after, map[string]string{"a.example": "HostRetired", "b.example": "served", "c.example": "served", "d.example": "foreign"})
+	if again := of(t, "b b.example").Retiring(names); again.Generation() != before.Generation() {
+		t.Errorf("the same table has the generations %s and %s", before.Generation(), again.Generation())
+	}
+	if nothing := of(t, "b b.example"); nothing.Retiring(nothing.Retired()) != nothing {
+		t.Error("with nothing retired there is another table")
+	}
+	all := of(t, "b b.example").Retiring([][]string{{"*"}, {}})
+	wantFates(t, all, map[string]string{"b.example": "served", "d.example": "HostRetired"})
+	if names := all.Retired(); !reflect.DeepEqual(names, [][]string{{"*"}}) {
+		t.Errorf("retired are %v", names)
+	}
 }
 
 func TestTheGenerationTellsWhatIsRetired(t *testing.T) {

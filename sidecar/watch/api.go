@@ -138,6 +138,7 @@ func (a *API) Run(ctx context.Context) {
 		running.Go(func() { a.PodLabels.run(ctx, a.signal) })
 	}
 	a.started = time.Now()
+	a.remember()
 	a.Log.Info("following Kubernetes", "server", a.Config.Host, "namespace", a.Namespace, "keys", a.KeysSecret)
 	rest := time.NewTimer(rand.N(jitterTime))
 	defer rest.Stop()
@@ -224,7 +225,8 @@ func (a *API) compile(changes []int) {
 	}
 	a.current = c
 	if a.LastGood != "" {
-		a.keep(newSaved(a.Namespace, all))
+		// publish is about to retire the same.
+		a.keep(newSaved(a.Namespace, all, c.table.Retaining(a.Store.Load().Table).Retired()))
 	}
 }
 
@@ -279,19 +281,4 @@ func (s *set) add(d *document, at place, h *history) {
 		c.before = v
 	}
 	s.candidates = append(s.candidates, c)
-}
-
-// recall puts the configuration in use that was saved last.
-func (a *API) recall() {
-	s, err := load(a.LastGood, a.Namespace)
-	if err != nil {
-		a.unusable = true
-		a.Log.Error(err, "the last good configuration cannot be used", "path", a.LastGood)
-		return
-	}
-	all := s.set(&a.history, a.KeysSecret)
-	c := &compiled{all: all, saved: s.Time, workload: a.workload()}
-	c.table, c.findings = a.history.compile(all, c.workload)
-	a.current = c
-	a.Log.Info("the last good configuration is in use until the API server is reachable", "path", a.LastGood, "saved", s.Time.Format(time.RFC3339))
 }

@@ -168,7 +168,7 @@ func TestWhatIsOnDiskDoesNotOutliveTheRightToReadIt(t *testing.T) {
 	}
 	kept := running(t)
 	kept.candidates = kept.candidates[:1] // without the Secret
-	if err := newSaved("team", kept).write(a.LastGood); err != nil {
+	if err := newSaved("team", kept, nil).write(a.LastGood); err != nil {
 		t.Fatal(err)
 	}
 	p.refusal.Store(http.StatusServiceUnavailable)

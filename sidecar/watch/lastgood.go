@@ -37,6 +37,8 @@ type saved struct {
 	Secrets    []savedSecret         `json:"secrets,omitempty"`
 	Unreadable []routing.Unreadable  `json:"unreadable,omitempty"`
 	TrustedCAs string                `json:"trustedCAs,omitempty"`
+	// Retired are hosts that nothing named any more, as routing.Table.Retired gives them.
+	Retired [][]string `json:"retired,omitempty"`
 }
 
 // savedSecret is a Secret in plain text.
@@ -46,9 +48,12 @@ type savedSecret struct {
 	Data map[string][]byte `json:"data"`
 }
 
-func newSaved(namespace string, all *set) *saved {
+func newSaved(namespace string, all *set, retired [][]string) *saved {
 	in := all.input()
-	s := &saved{Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes, Unreadable: in.Unreadable, TrustedCAs: in.TrustedCAs}
+	s := &saved{
+		Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes,
+		Unreadable: in.Unreadable, TrustedCAs: in.TrustedCAs, Retired: retired,
+	}
 	for _, secret := range in.Secrets {
 		plain := savedSecret{Name: secret.Name, Type: secret.Type, Data: map[string][]byte{}}
 		for k, v := range secret.Data {

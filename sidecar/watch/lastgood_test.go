@@ -45,7 +45,7 @@ func TestWhatIsSavedIsReadBackAsItRan(t *testing.T) {
 	h := &history{}
 	table, _ := h.compile(running(t), &routing.Workload{Namespace: "team"})
 	for range 2 { // the second replaces the first
-		if err := newSaved("team", running(t)).write(path); err != nil {
+		if err := newSaved("team", running(t), nil).write(path); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,7 +75,7 @@ func TestAFileThatIsDamagedOrNotOursIsNotUsed(t *testing.T) {
 	f := func(want string, spoil func(path, text string) error) {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "last.json")
-		if err := newSaved("team", running(t)).write(path); err != nil {
+		if err := newSaved("team", running(t), nil).write(path); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(path)
@@ -95,7 +95,7 @@ func TestAFileThatIsDamagedOrNotOursIsNotUsed(t *testing.T) {
 	f("digest is wrong", func(path, text string) error { return write(path, strings.Replace(text, "a.example", "b.example", 1)) })
 	f("another version", func(path, text string) error { return write(path, strings.Replace(text, "version 1", "version 2", 1)) })
 	f("it is of namespace other", func(path, _ string) error {
-		s := newSaved("other", running(t))
+		s := newSaved("other", running(t), nil)
 		return s.write(path)
 	})
 	f("no such file", func(path, _ string) error { return os.Remove(path) })

@@ -85,6 +85,30 @@ func TestAnAPIServerThatIsThereDecidesAndNotWhatWasSaved(t *testing.T) {
 	}
 }
 
+func TestWhatWasDeletedStaysRefusedAfterARestart(t *testing.T) {
+	n := newNamespace(t)
+	n.apply(provider("a", "a.example", "one") + "---\n" + provider("b", "b.example", "two") + "---\n" + provider("c", "c.example", "three"))
+	first := n.api()
+	first.LastGood = filepath.Join(t.TempDir(), "last.json")
+	start := func() *watching {
+		return watch(t, &API{Config: first.Config, Namespace: n.name, KeysSecret: first.KeysSecret, LastGood: first.LastGood})
+	}
+	w := start()
+	w.awaitText("model=three")
+	n.kubectl("delete", "llmprovider", "a", "-n", n.name)
+	w.awaitText("host a.example\n  refused HostRetired")
+	w.stop()
+	n.kubectl("delete", "llmprovider", "b", "-n", n.name) // while it is away
+	w = start()
+	s := w.awaitReady()
+	w.has(s, "host a.example\n  refused HostRetired", "host b.example\n  refused HostRetired", "model=three")
+	w.stop()
+	w = start() // by now it is only in what was saved of the names
+	w.has(w.awaitReady(), "host a.example\n  refused HostRetired", "host b.example\n  refused HostRetired", "model=three")
+	n.apply(provider("a", "a.example", "again"))
+	w.hasNot(w.awaitText("model=again"), "host a.example\n  refused")
+}
+
 func TestThousandsOfObjectsAreCompiledOnceAtStartAndAChangeIsStillFast(t *testing.T) {
 	const count = 2000 // test/integration has a namespace of 10,000
 	n := newNamespace(t)
