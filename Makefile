@@ -34,7 +34,7 @@ demo-down: ## End the demo's Kubernetes
 
 # -count=1: several tests build and run the programs, which the test cache knows nothing of. Packages begin in the order given:
 # those that take longest first, so that none of them is left over at the end; they wait more than they work, hence -p. Check has vetted.
-LONG := ./test/integration ./webhook ./sidecar/watch ./test/e2e
+LONG := ./test/e2e ./test/integration ./webhook ./test/demo ./test/dockerfile ./sidecar/watch
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
