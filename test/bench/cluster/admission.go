@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"remora.dev/remora/test/bench/figures"
 )
 
 // admission compares a write that the webhook judges with one that it does not see. Both are dry runs, so that etcd has
@@ -37,7 +39,7 @@ func (b *bench) admission(ctx context.Context) error {
 var dryRun = metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}}
 
 // compare takes turns, so that a machine that is slow for a while is slow for both.
-func (b *bench) compare(ctx context.Context, other func(int) error) (judged, plain times, err error) {
+func (b *bench) compare(ctx context.Context, other func(int) error) (judged, plain figures.Times, err error) {
 	for i := range b.admissions {
 		start := time.Now()
 		if err := b.change(ctx, fmt.Sprintf("admission-%d", i), dryRun); err != nil {
@@ -81,7 +83,7 @@ func (b *bench) manyObjects(ctx context.Context) error {
 	}
 	b.say("\nWith %d objects more in the namespace (created, judged one by one, within %.0f s):", b.objects, time.Since(start).Seconds())
 	client := b.sidecar.Client()
-	var effect, judged times
+	var effect, judged figures.Times
 	for i := range max(10, b.changes/10) {
 		start := time.Now()
 		if err := b.change(ctx, fmt.Sprintf("full-dry-%d", i), dryRun); err != nil {
@@ -101,7 +103,7 @@ func (b *bench) manyObjects(ctx context.Context) error {
 		}
 		effect = append(effect, time.Since(start))
 	}
-	rss, err := resident(b.sidecar.PID())
+	rss, err := figures.Resident(b.sidecar.PID())
 	if err != nil {
 		return err
 	}

@@ -7,9 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/bench/figures"
 )
 
 const (
@@ -83,7 +82,7 @@ func (b *bench) call(ctx context.Context, client *http.Client) (model string, er
 func (b *bench) effects(ctx context.Context) error {
 	fmt.Fprintf(b.progress, "%d changes, one after the other\n", b.changes)
 	client := b.sidecar.Client()
-	var admitted, total times
+	var admitted, total figures.Times
 	for i := range b.changes {
 		model := fmt.Sprintf("effect-%d", i)
 		start := time.Now()
@@ -152,29 +151,14 @@ func (b *bench) load(ctx context.Context) error {
 }
 
 func (b *bench) memory(ctx context.Context) error {
-	idle, err := resident(b.sidecar.PID())
+	idle, err := figures.Resident(b.sidecar.PID())
 	if err != nil {
 		return err
 	}
 	if _, err := b.call(ctx, b.sidecar.Client()); err != nil {
 		return err
 	}
-	used, err := resident(b.sidecar.PID())
+	used, err := figures.Resident(b.sidecar.PID())
 	b.say("Resident memory of the sidecar while it watches: %.1f MiB idle, %.1f MiB after its first call", idle, used)
 	return err
-}
-
-// resident gives the resident memory of a process in MiB.
-func resident(pid int) (float64, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(status)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
 }

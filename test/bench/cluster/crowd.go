@@ -4,9 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +15,7 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/snapshot"
 	"remora.dev/remora/sidecar/watch"
+	"remora.dev/remora/test/bench/figures"
 )
 
 // crowded is the namespace of the many sidecars.
@@ -45,11 +43,11 @@ func (b *bench) crowds(ctx context.Context) error {
 	defer running.Wait()
 	defer cancel()
 
-	memory, err := resident(b.APIServer.PID())
+	memory, err := figures.Resident(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
-	before, err := cpuTime(b.APIServer.PID())
+	before, err := figures.CPUTime(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
@@ -78,20 +76,20 @@ func (b *bench) crowds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := cpuTime(b.APIServer.PID())
+	after, err := figures.CPUTime(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
-	grown, err := resident(b.APIServer.PID())
+	grown, err := figures.Resident(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
 	b.say("\n%d sidecars start at once: %s until each is ready; they cost the API server %.1f ms of CPU each,\n  and %.0f MiB of resident memory together",
-		b.crowd, ready, milliseconds(after-before)/float64(b.crowd), grown-memory)
+		b.crowd, ready, figures.Milliseconds(after-before)/float64(b.crowd), grown-memory)
 
-	var reached times
+	var reached figures.Times
 	changes := 5
-	if before, err = cpuTime(b.APIServer.PID()); err != nil {
+	if before, err = figures.CPUTime(b.APIServer.PID()); err != nil {
 		return err
 	}
 	for i := range changes {
@@ -106,14 +104,14 @@ func (b *bench) crowds(ctx context.Context) error {
 		}
 		reached = append(reached, took...)
 	}
-	if after, err = cpuTime(b.APIServer.PID()); err != nil {
+	if after, err = figures.CPUTime(b.APIServer.PID()); err != nil {
 		return err
 	}
-	b.say("One change reaches all of them: %s; it costs the API server %.0f ms of CPU", reached, milliseconds(after-before)/float64(changes))
+	b.say("One change reaches all of them: %s; it costs the API server %.0f ms of CPU", reached, figures.Milliseconds(after-before)/float64(changes))
 	return nil
 }
 
-func collect(ctx context.Context, arrived <-chan time.Time, n int, start time.Time) (all times, err error) {
+func collect(ctx context.Context, arrived <-chan time.Time, n int, start time.Time) (all figures.Times, err error) {
 	limit := time.NewTimer(3 * time.Minute)
 	defer limit.Stop()
 	for len(all) < n {
@@ -128,27 +126,3 @@ func collect(ctx context.Context, arrived <-chan time.Time, n int, start time.Ti
 	}
 	return all, nil
 }
-
-// cpuTime gives what a process has used of the processors, to 10 ms.
-func cpuTime(pid int) (time.Duration, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
-	}
-	var ticks int64
-	for _, field := range fields[11:13] { // of the user and of the kernel
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }

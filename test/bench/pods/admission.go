@@ -1,0 +1,196 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/test/bench/figures"
+)
+
+var dryRun = metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+
+// try has a pod admitted, without it ever being there, and compares what became of it with what should have.
+func (b *bench) try(ctx context.Context, namespace string, pod *corev1.Pod) error {
+	made, err := b.client.CoreV1().Pods(namespace).Create(ctx, pod, dryRun)
+	if err != nil {
+		return err
+	}
+	if err := judge(made); err != nil {
+		return wrong{err}
+	}
+	return nil
+}
+
+// wrong is an answer that should have been another one, and not none.
+type wrong struct{ error }
+
+// admission has many pods admitted at a pace, with and without injection.
+func (b *bench) admission(ctx context.Context) error {
+	b.step("%d admissions of each kind, %d a second", 2*b.burst, b.rate)
+	webhooks, err := b.system(ctx, v1beta1.WebhookName, "webhook")
+	if err != nil {
+		return err
+	}
+	var plain, injected figures.Times
+	var failed [2]int // of both
+	var cpu time.Duration
+	for range 2 {
+		took, failures, err := b.pace(ctx, without)
+		if err != nil {
+			return err
+		}
+		plain, failed[0] = append(plain, took...), failed[0]+failures
+		before, err := used(webhooks)
+		if err != nil {
+			return err
+		}
+		if took, failures, err = b.pace(ctx, withSidecars); err != nil {
+			return err
+		}
+		injected, failed[1] = append(injected, took...), failed[1]+failures
+		after, err := used(webhooks)
+		if err != nil {
+			return err
+		}
+		cpu += after - before
+	}
+	b.row(fmt.Sprintf("admission of a pod without injection (dry run), %d at %d/s, %d failed", 2*b.burst, b.rate, failed[0]), time.Millisecond, plain)
+	b.row(fmt.Sprintf("the same with injection, %d failed", failed[1]), time.Millisecond, injected)
+	b.remark("For each of these pods, the webhook used %.2f ms of CPU.", figures.Milliseconds(cpu)/float64(2*b.burst))
+	if err := b.largePods(ctx); err != nil {
+		return err
+	}
+	return b.loadedMemory(ctx)
+}
+
+// pace tries pods at the plan's rate, whether or not those before are answered. A pod's time begins when it is due.
+func (b *bench) pace(ctx context.Context, namespace string) (took figures.Times, failed int, err error) {
+	type result struct {
+		took time.Duration
+		err  error
+	}
+	results := make(chan result, b.burst)
+	var all sync.WaitGroup
+	pod := app("paced")
+	start := time.Now()
+	for i := range b.burst {
+		due := start.Add(time.Duration(i) * time.Second / time.Duration(b.rate))
+		select {
+		case <-time.After(time.Until(due)):
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+		all.Go(func() {
+			err := b.try(ctx, namespace, pod)
+			results <- result{time.Since(due), err}
+		})
+	}
+	all.Wait()
+	close(results)
+	var first error
+	for r := range results {
+		if w := (wrong{}); errors.As(r.err, &w) {
+			return nil, 0, r.err
+		}
+		if r.err != nil {
+			failed++
+			first = r.err
+			continue
+		}
+		took = append(took, r.took)
+	}
+	if first != nil {
+		b.step("%d of %d failed, one of them with: %v", failed, b.burst, first)
+	}
+	return took, failed, nil
+}
+
+func used(pids []int) (all time.Duration, err error) {
+	for _, pid := range pids {
+		one, err := figures.CPUTime(pid)
+		if err != nil {
+			return 0, err
+		}
+		all += one
+	}
+	return all, nil
+}
+
+// turns has a pod admitted in two namespaces, one after the other, so that a machine that is slow for a while is slow for both.
+func (b *bench) turns(ctx context.Context, n int, pod *corev1.Pod, first, second string) (ofFirst, ofSecond figures.Times, err error) {
+	for range n {
+		for namespace, times := range map[string]*figures.Times{first: &ofFirst, second: &ofSecond} {
+			start := time.Now()
+			if err := b.try(ctx, namespace, pod); err != nil {
+				return nil, nil, err
+			}
+			*times = append(*times, time.Since(start))
+		}
+	}
+	return ofFirst, ofSecond, nil
+}
+
+func (b *bench) largePods(ctx context.Context) error {
+	b.step("%d large pods of each kind", b.large)
+	plain, injected, err := b.turns(ctx, b.large, largeApp(), without, withSidecars)
+	if err != nil {
+		return err
+	}
+	b.row(fmt.Sprintf("admission of a pod with %d variables without injection, %d in turn", variables, b.large), time.Millisecond, plain)
+	b.row("the same with injection", time.Millisecond, injected)
+	return nil
+}
+
+// guardsOfPods are the bindings of the policies that look at pods when they are created.
+var guardsOfPods = []string{"remora-guard-pods", "remora-guard-images"}
+
+// guards compares pods that nobody injects with those of a namespace that the guards are told to leave alone.
+func (b *bench) guards(ctx context.Context) error {
+	b.step("%d admissions with the guards, and without", b.guarded)
+	bindings := b.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	exception := fmt.Appendf(nil, `{"spec":{"matchResources":{"namespaceSelector":{"matchExpressions":[{"key":%q,"operator":"NotIn","values":[%q]}]}}}}`,
+		corev1.LabelMetadataName, unguarded)
+	for _, name := range guardsOfPods {
+		if _, err := bindings.Patch(ctx, name, types.MergePatchType, exception, metav1.PatchOptions{}); err != nil {
+			return err
+		}
+	}
+	// A pod that they forbid tells whether they look.
+	forbidden := app("forbidden")
+	forbidden.Spec.Containers[0].Name = v1beta1.SidecarContainer
+	deadline := time.Now().Add(patience)
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		err := b.try(ctx, unguarded, forbidden)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the guards still look at %s: %w", unguarded, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := b.try(ctx, without, forbidden); err == nil {
+		return errors.New("the guards look at no namespace at all")
+	}
+	with, bare, err := b.turns(ctx, b.guarded, app("guarded"), without, unguarded)
+	if err != nil {
+		return err
+	}
+	b.row(fmt.Sprintf("admission of a pod that nobody injects, where the guards look, %d one after the other", b.guarded), time.Millisecond, with)
+	b.row("the same where they do not", time.Millisecond, bare)
+	return nil
+}
