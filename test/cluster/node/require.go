@@ -116,6 +116,14 @@ func (n *Node) Load(ctx context.Context, archives ...string) error {
 	})
 }
 
+// Ctr runs containerd's client in the namespace of Kubernetes and gives what it prints: what happens to containers behind
+// the kubelet's back.
+func (n *Node) Ctr(ctx context.Context, args ...string) (string, error) {
+	var out strings.Builder
+	err := n.ctr(ctx, &out, append([]string{"--namespace=k8s.io"}, args...)...)
+	return out.String(), err
+}
+
 // ctr runs containerd's client from outside, by way of PID 1's view of the files: the socket is hidden from here, and its
 // true path might be too long for one.
 func (n *Node) ctr(ctx context.Context, out io.Writer, args ...string) error {
