@@ -20,24 +20,32 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 )
 
-func TestNoWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
+// An app that calls notices nothing, whoever writes an LLMProvider succeeds, and every pod gets its sidecar.
+func TestNothingFailsWhileTheInstallationComesAndGoes(t *testing.T) {
 	t.Parallel()
 	in := namespace(t, "e2e-writers")
 	for n := range writing {
 		apply(t, strings.NewReplacer("name: example", "name: "+written(n), "api.example.com", written(n)+".example.com").Replace(provider), "-n", in)
 	}
+	calling := injected(t, "e2e-bystanders")
+	apply(t, exampleProvider("sk-of-bystanders"), "-n", calling)
+	apply(t, pod("app", container("app", idle)), "-n", calling)
+	awaitReady(t, calling, "pod/app")
+	calls := callAllTheTime(t, calling, "app", example, "of a bystander")
 	settled := func() {
 		t.Helper()
-		kubectl(t, "-n", system, "rollout", "status", "deployment/"+v1beta1.WebhookName, "--timeout="+patience.String())
+		for _, name := range []string{v1beta1.WebhookName, v1beta1.ControllerName} {
+			kubectl(t, "-n", system, "rollout", "status", "deployment/"+name, "--timeout="+patience.String())
+		}
 	}
 	f := func(what string, disturb func(pods []string)) {
 		t.Helper()
 		settled()
-		w := writeAllTheTime(t, in)
+		w, c := writeAllTheTime(t, in), createAllTheTime(t, calling)
 		began := time.Now()
 		disturb(pods(t, v1beta1.WebhookName))
 		settled()
-		t.Logf("%s: %v until all is as before; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t))
+		t.Logf("%s: %v until all is as before; %s; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t), c.stop(t))
 	}
 	f("an eviction", func(pods []string) {
 		evict := func(pod string) error {
@@ -51,7 +59,9 @@ func TestNoWriteFailsWhileWebhooksComeAndGo(t *testing.T) {
 		}
 	})
 	f("a deletion of one", func(pods []string) { kubectl(t, "-n", system, "delete", "pod", pods[1]) })
-	f("a restart of all", func([]string) { kubectl(t, "-n", system, "rollout", "restart", "deployment/"+v1beta1.WebhookName) })
+	f("a restart of all", func([]string) { kubectl(t, "-n", system, "rollout", "restart", "deployment") })
+	calls.awaitMore(t, 5)
+	t.Log(calls.stop(t))
 }
 
 // writing is how many write at once, each to a provider of its own.
