@@ -77,7 +77,7 @@ func (c *call) foreign(absolute bool, s *snapshot.Snapshot) *failure {
 }
 
 func unread() *failure {
-	return fail(routing.ConfigurationUnread, "some configuration has not been read yet, so nothing is passed on: correct it (sidecar check names the faults) and try again")
+	return fail(routing.ConfigurationUnread, "there is no configuration yet, or some of it has not been read, so nothing is passed on: apply an LLMProvider or LLMRoute, or correct what the log names")
 }
 
 // misdirected refuses a request for a host that no configuration names on a redirected connection, which ends here:

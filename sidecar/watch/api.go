@@ -218,6 +218,7 @@ func (a *API) look() {
 // compile makes a table of what the feeds have.
 func (a *API) compile(changes []int) {
 	all := a.gather()
+	all.incomplete = !all.configured() && a.unconfigured()
 	c := &compiled{all: all, changes: changes, workload: a.workload()}
 	c.table, c.findings = a.history.compile(all, c.workload)
 	if a.early(c) {
@@ -228,6 +229,13 @@ func (a *API) compile(changes []int) {
 		// publish is about to retire the same.
 		a.keep(newSaved(a.Namespace, all, c.table.Retaining(a.Store.Load().Table).Retired()))
 	}
+}
+
+// unconfigured tells whether this pod has never had a configuration. Apps that call an LLM before its provider has been applied do not
+// know that nobody would encrypt what they say.
+func (a *API) unconfigured() bool {
+	t := a.Store.Load().Table
+	return t.Incomplete() && len(t.Retired()) == 0
 }
 
 // relabel makes the table in use anew for the labels that the pod has now.

@@ -84,6 +84,7 @@ func (s *saved) set(h *history, keysIn string) *set {
 		}
 		all.add(&document{ref: refOf(secretKind, s.Namespace, plain.Name), secret: secret, key: true}, at, h)
 	}
+	all.incomplete = !all.configured() && len(s.Retired) == 0
 	return all
 }
 

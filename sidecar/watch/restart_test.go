@@ -109,6 +109,35 @@ func TestWhatWasDeletedStaysRefusedAfterARestart(t *testing.T) {
 	w.hasNot(w.awaitText("model=again"), "host a.example\n  refused")
 }
 
+func TestNothingIsPassedOnBeforeTheFirstObject(t *testing.T) {
+	n := newNamespace(t)
+	first := n.api()
+	first.LastGood = filepath.Join(t.TempDir(), "last.json")
+	start := func() *watching {
+		return watch(t, &API{Config: first.Config, Namespace: n.name, KeysSecret: first.KeysSecret, LastGood: first.LastGood})
+	}
+	passes := func(s *snapshot.Snapshot) bool { return s.Ready && !s.Table.Incomplete() }
+	for range 2 { // nor after a restart
+		w := start()
+		if passes(w.awaitReady()) {
+			t.Error("there has never been an object, and calls to unknown hosts are passed on")
+		}
+		w.stop()
+	}
+	w := start()
+	w.awaitReady()
+	n.apply(provider("a", "a.example", "one"))
+	w.await("calls to other hosts", passes)
+	// Its end is no reason to cut what else the app does.
+	n.kubectl("delete", "llmprovider", "a", "-n", n.name)
+	s := w.awaitText("host a.example\n  refused HostRetired")
+	w.stop()
+	w = start()
+	if again := w.awaitReady(); !passes(s) || !passes(again) {
+		t.Errorf("passes on after the end of the last: %v, and after a restart: %v", passes(s), passes(again))
+	}
+}
+
 func TestThousandsOfObjectsAreCompiledOnceAtStartAndAChangeIsStillFast(t *testing.T) {
 	const count = 2000 // test/integration has a namespace of 10,000
 	n := newNamespace(t)
