@@ -41,7 +41,7 @@ type redirected struct {
 	course  course
 	server  *net.TCPConn  // the original destination, once it has answered
 	calling chan struct{} // while it is being called ahead of the client's first bytes
-	failed  error         // why it could not be called, where the client had spoken meanwhile
+	failed  error         // why it could not be called ahead
 	spoken  bool          // it has sent something, which the client has got
 	broken  bool          // one side has ended the connection without finishing
 }
@@ -93,7 +93,7 @@ func (r *redirected) judge() verdict {
 		case err != nil:
 			return undecided
 		case seen == 0:
-			wait(headTimeout)
+			wait(r.proxy.server.ReadTimeout)
 		}
 		seen = max(seen, n)
 	}
@@ -114,7 +114,7 @@ func (r *redirected) look(seen int) (v verdict, n int, err error) {
 		defer heads.Put(buf)
 		// A client that has closed its side without a word is told from one that waits by what peek returns; one
 		// that has closed it after some, by asking before: what comes later wakes this up again.
-		closed := seen > 0 && hungUp(int(fd), unix.POLLRDHUP)
+		closed := seen > 0 && hungUp(int(fd))
 		n, failed = peek(int(fd), buf[:])
 		switch {
 		case errors.Is(failed, unix.EAGAIN):

@@ -32,9 +32,6 @@ const (
 
 func TestMain(m *testing.M) {
 	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1", vllm: "127.0.0.1", "foreign.example.com": "127.0.0.1", "loop.example.com": "127.0.0.1"})
-	if err := furnish(); err != nil {
-		panic(err)
-	}
 	os.Exit(m.Run())
 }
 
@@ -45,6 +42,7 @@ type rig struct {
 	store    *snapshot.Store
 	proxy    *proxy.Proxy
 	addr     string
+	world    string // an address that the app's connections to are redirected
 	client   *http.Client
 	log      *lockedBuffer
 }

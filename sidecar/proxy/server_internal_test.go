@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -104,5 +105,28 @@ func TestTheEndDoesNotWaitForConnectionsWithoutARequest(t *testing.T) {
 	defer cancel()
 	if err := p.Shutdown(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAHeadThatDoesNotArriveIsAnsweredAndForwardedToNobody(t *testing.T) {
+	var p *Proxy
+	serving(t, func(made *Proxy) {
+		p = made
+		p.server.ReadTimeout = 50 * time.Millisecond
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		client, err := l.Accept()
+		if err != nil {
+			return
+		}
+		p.take(client.(*net.TCPConn), netip.MustParseAddrPort("192.0.2.80:80"))
+	}()
+	if got := exchange(t, l.Addr().String(), "GET / HTTP/1.1\r\nHost: fore"); !strings.HasPrefix(got, "HTTP/1.1 408 ") || !strings.Contains(got, `"code":"RequestTimeout"`) {
+		t.Errorf("it is answered %q", got)
 	}
 }
