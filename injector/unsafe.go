@@ -15,6 +15,9 @@ import (
 // without is the way out for a pod that cannot do without what is refused.
 const without = ", or run the pod without a sidecar by the label " + v1beta1.InjectLabel + "=" + v1beta1.InjectDisabled
 
+// elsewhere is the one for what reaches the keys of other pods, too, with a sidecar beside it or not: config/guard/nodes.yaml.
+const elsewhere = ", or run the pod in a namespace without sidecars"
+
 // unsafe finds what would let an app reach into the sidecar beside it and read its keys. Not hostIPC, which reaches no memory of the
 // sidecar, and no volume that a PersistentVolumeClaim brings: what is behind it is the affair of who may make volumes.
 func unsafe(spec *corev1.PodSpec) field.ErrorList {
@@ -24,7 +27,7 @@ func unsafe(spec *corev1.PodSpec) field.ErrorList {
 		u.refuse(at.Child("shareProcessNamespace"), "it lets the app see the sidecar's process and files, and with them the keys: leave it out"+without)
 	}
 	if spec.HostPID {
-		u.refuse(at.Child("hostPID"), "it lets the app see all processes of the node, and with them the sidecar's keys: leave it out"+without)
+		u.refuse(at.Child("hostPID"), "it lets the app see all processes of the node, and with them the sidecar's keys: leave it out"+elsewhere)
 	}
 	if c := spec.SecurityContext; c != nil {
 		at := at.Child("securityContext")
@@ -82,7 +85,7 @@ func (u *findings) container(at *field.Path, kind containerKind, c *corev1.Conta
 	u.id(at.Child("runAsUser"), of, s.RunAsUser)
 	u.id(at.Child("runAsGroup"), of, s.RunAsGroup)
 	if s.Privileged != nil && *s.Privileged {
-		u.refuse(at.Child("privileged"), of+"it makes the container master of the node, and with it of the sidecar's keys: leave it out"+without)
+		u.refuse(at.Child("privileged"), of+"it makes the container master of the node, and with it of the sidecar's keys: leave it out"+elsewhere)
 	}
 	if s.ProcMount != nil && *s.ProcMount == corev1.UnmaskedProcMount {
 		u.refuse(at.Child("procMount"), of+"it shows the container the parts of /proc that tell of others: leave it out")
@@ -91,7 +94,7 @@ func (u *findings) container(at *field.Path, kind containerKind, c *corev1.Conta
 		for i, capability := range s.Capabilities.Add {
 			word := strings.TrimPrefix(strings.ToUpper(string(capability)), "CAP_")
 			if slices.Contains(reaching, corev1.Capability(word)) {
-				u.refuse(at.Child("capabilities", "add").Index(i), of+string(capability)+" reaches beyond the container, to the sidecar's keys: leave it out"+without)
+				u.refuse(at.Child("capabilities", "add").Index(i), of+string(capability)+" reaches beyond the container, to the sidecar's keys: leave it out"+elsewhere)
 			}
 		}
 	}
@@ -117,7 +120,7 @@ func (u *findings) hostPath(at *field.Path, folder string) {
 	}
 	for _, f := range nodeFolders {
 		if within(p, f) || within(f, p) {
-			u.refuse(at, "the folder "+folder+" of the node leads to "+f+", by which the app could reach the sidecar's keys: leave the volume out"+without)
+			u.refuse(at, "the folder "+folder+" of the node leads to "+f+", by which the app could reach the sidecar's keys: leave the volume out"+elsewhere)
 			return
 		}
 	}
