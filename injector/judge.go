@@ -90,8 +90,9 @@ func altered(pod *corev1.Pod, s Settings) field.ErrorList {
 	return errs
 }
 
-// tolerated are the fields of our containers that others may change.
-var tolerated = []string{"Resources", "ResizePolicy", "TerminationMessagePath", "TerminationMessagePolicy"}
+// tolerated are the fields of our containers that others may change. Not the path of the termination message: the kubelet puts a file
+// of its own there, over whatever the sidecar keeps, and shows in the status of the pod what is written to it.
+var tolerated = []string{"Resources", "ResizePolicy", "TerminationMessagePolicy"}
 
 func alteredContainer(at *field.Path, got, want *corev1.Container) field.ErrorList {
 	var errs field.ErrorList

@@ -41,7 +41,7 @@ func TestOurPartsMustBeAsTheyWereInjected(t *testing.T) {
 		s.Resources = corev1.ResourceRequirements{}
 	})
 	f(func(_, s c, _ p) {
-		s.TerminationMessagePath, s.ResizePolicy = "/dev/x", []corev1.ContainerResizePolicy{{ResourceName: "cpu"}}
+		s.TerminationMessagePolicy, s.ResizePolicy = corev1.TerminationMessageReadFile, []corev1.ContainerResizePolicy{{ResourceName: "cpu"}}
 	})
 	f(func(_, s c, _ p) { s.LivenessProbe.HTTPGet.Protocol = ptr.To(corev1.HTTPProtocol("HTTP1")) })
 	f(func(_, s c, _ p) { s.Env[0].Value = "1000" })
@@ -73,6 +73,7 @@ func TestOurPartsMustBeAsTheyWereInjected(t *testing.T) {
 		s.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}
 	}, second+"lifecycle")
 	f(func(_, s c, _ p) { s.StartupProbe = nil }, second+"startupProbe")
+	f(func(_, s c, _ p) { s.TerminationMessagePath = "/run/remora/last/good.json" }, second+"terminationMessagePath")
 	f(func(_, s c, _ p) {
 		s.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"cat"}}}}
 	}, second+"livenessProbe")
