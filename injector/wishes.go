@@ -29,7 +29,7 @@ func wishesOf(pod *corev1.Pod) (wishes, field.ErrorList) {
 		}
 		w.ports = ports
 	}
-	quantity := func(annotation, example string, least resource.Quantity) *resource.Quantity {
+	quantity := func(annotation, example string, least, most resource.Quantity) *resource.Quantity {
 		value, said := pod.Annotations[annotation]
 		if !said {
 			return nil
@@ -40,11 +40,13 @@ func wishesOf(pod *corev1.Pod) (wishes, field.ErrorList) {
 			errs = append(errs, field.Invalid(at.Key(annotation), value, "not a quantity: write one such as "+example))
 		case q.Cmp(least) < 0:
 			errs = append(errs, field.Invalid(at.Key(annotation), value, fmt.Sprintf("too little for the sidecar: write at least %s", &least)))
+		case q.Cmp(most) > 0:
+			errs = append(errs, field.Invalid(at.Key(annotation), value, fmt.Sprintf("more than any node has for a sidecar: write at most %s", &most)))
 		}
 		return &q
 	}
-	w.cpu = quantity(v1beta1.CPUAnnotation, "50m", resource.MustParse("1m"))
-	w.memory = quantity(v1beta1.MemoryAnnotation, "128Mi", leastMemory)
+	w.cpu = quantity(v1beta1.CPUAnnotation, "50m", resource.MustParse("1m"), resource.MustParse("1k"))
+	w.memory = quantity(v1beta1.MemoryAnnotation, "128Mi", leastMemory, resource.MustParse("1Ti"))
 	return w, errs
 }
 
