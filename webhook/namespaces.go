@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
@@ -95,6 +96,10 @@ func (n *namespaces) known(name string) (ns injector.Namespace, ok bool) {
 
 // live asks the API server for a namespace.
 func (n *namespaces) live(ctx context.Context, name string) (injector.Namespace, error) {
+	// Anybody may reach this server, and what is not a name would become another path.
+	if why := validation.IsDNS1123Label(name); len(why) > 0 {
+		return injector.Namespace{}, fmt.Errorf("%q is not the name of a namespace: %s", name, why[0])
+	}
 	o, err := n.client.Resource(corev1.SchemeGroupVersion.WithResource("namespaces")).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
 		return injector.Namespace{}, fmt.Errorf("the labels of the namespace %s cannot be read: %w", name, err)

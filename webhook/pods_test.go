@@ -155,6 +155,19 @@ func TestAnOldViewOfANamespaceNeitherRefusesAPodNorLetsItInWithoutASidecar(t *te
 	})
 }
 
+// Whoever reaches the webhook may ask as the API server does, but have it ask the API server for nothing else.
+func TestWhatIsNoNameOfANamespaceIsNotAskedFor(t *testing.T) {
+	for _, name := range []string{"../secrets/team", "..", "team/../../nodes", "TEAM", ""} {
+		c := newCluster(t)
+		c.labels = injectLabel("enabled")
+		r := request(t, `{"spec":{"containers":[{"name":"app"}]}}`)
+		r.Namespace = name
+		if answer := c.pods.sure(c.pods.inject)(t.Context(), r); answer.Allowed || len(c.askedFor) > 0 {
+			t.Errorf("%q: %v, and asked for %v", name, answer.Allowed, c.askedFor)
+		}
+	}
+}
+
 func TestAPodWhoseNamespaceIsKnownIsDecidedWithoutAsking(t *testing.T) {
 	c := newCluster(t)
 	c.heard("enabled")
