@@ -100,9 +100,12 @@ func (k *keeper) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	}
 	n := k.remember(name)
 	result, err := k.pass(ctx, ns, n)
-	if namespaceEnds(err) {
+	switch {
+	case namespaceEnds(err):
 		return reconcile.Result{}, nil // the cache will see that too
-	} else if err != nil {
+	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err): // somebody was faster, and the cache will see that
+		return reconcile.Result{RequeueAfter: retryFrom}, nil
+	case err != nil:
 		k.gauge.fail(name)
 		return reconcile.Result{}, fmt.Errorf("what sidecars need in namespace %s: %w", name, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -15,6 +16,9 @@ import (
 )
 
 const rbacGroup = "rbac.authorization.k8s.io"
+
+// errChangedOnItsWay keeps a fight with another writer from going on as fast as the API server can: it is tried again ever later.
+var errChangedOnItsWay = errors.New("something in the cluster changes what the controller writes (a mutating webhook or policy?): exempt the object from it")
 
 // identity is who the sidecars of a namespace are and what they may do, in the order in which it is made.
 func identity(namespace string) []*unstructured.Unstructured {
@@ -74,7 +78,7 @@ func (k *keeper) ensure(ctx context.Context, wanted *unstructured.Unstructured) 
 	repaired := wanted.DeepCopy()
 	err = k.apply(ctx, repaired, have)
 	if err == nil && !includes(repaired.Object, wanted.Object) {
-		err = fmt.Errorf("something in the cluster changes it on its way (a mutating webhook or policy?): exempt the object from it")
+		err = errChangedOnItsWay
 	}
 	if err == nil {
 		k.log.Info("repaired", "kind", wanted.GetKind(), "namespace", id.Namespace, "name", id.Name)

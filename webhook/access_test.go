@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -371,4 +372,59 @@ func installationLabelled(t *testing.T, r *accessRig, ns string) {
 	if out, err := r.Kubectl(t.Context(), "label", "namespace", v1beta1.InstallationNamespace, v1beta1.InjectLabel+"-"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+}
+
+func TestATokenLivesAnHourOrMore(t *testing.T) {
+	if f, err := parseControlFlags(nil); err != nil || f.tokenLife != usualTokenLife {
+		t.Errorf("%s, %v", f.tokenLife, err)
+	}
+	if f, err := parseControlFlags([]string{"--token-life=1h"}); err != nil || f.tokenLife != time.Hour {
+		t.Errorf("%s, %v", f.tokenLife, err)
+	}
+	if _, err := parseControlFlags([]string{"--token-life=59m"}); !errors.Is(err, errUsage) || !strings.Contains(err.Error(), "--token-life 59m0s") || !strings.Contains(err.Error(), "1h") {
+		t.Error(err)
+	}
+}
+
+// A mutating policy of somebody else's, as there are some that put values of their own into Secrets.
+func contested(t *testing.T, r *accessRig, ns string) {
+	t.Helper()
+	r.start(t)
+	r.apply(t, ns, `
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: contested}
+spec:
+  failurePolicy: Fail
+  reinvocationPolicy: Never
+  matchConstraints:
+    namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: `+ns+`}}
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [secrets], resourceNames: [remora-sidecar-keys]}]
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration: {expression: 'Object{data: {"theirs": "eA=="}}'}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: contested}
+spec: {policyName: contested}
+`)
+	r.eventually(t, "the policy", func(ctx context.Context) error {
+		tried := secretOf(ns, v1beta1.KeysSecret, corev1.SecretTypeOpaque, nil)
+		if err := r.admin.Create(ctx, tried, client.DryRunAll); err != nil || tried.Data["theirs"] == nil {
+			return fmt.Errorf("it changes nothing: %w", err)
+		}
+		return nil
+	})
+	r.label(t, ns, v1beta1.InjectEnabled)
+	r.awaitMetric(t, `remora_namespace_problems{code="RequestFailed"} 1`)
+	if found := r.errorsOf(ns); len(found) == 0 || !strings.Contains(found[0], "exempt the object") {
+		t.Errorf("the errors are %q", found)
+	}
+	for _, command := range []string{"mutatingadmissionpolicy", "mutatingadmissionpolicybinding"} {
+		r.delete(t, ns, command, "contested")
+	}
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, holds(nil))
+	r.awaitMetric(t, `remora_namespace_problems{code="RequestFailed"} 0`)
+	r.stop()
 }

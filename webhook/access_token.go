@@ -98,7 +98,6 @@ func (k *keeper) keepAccess(ctx context.Context, namespace string, n *keptNamesp
 		if c, ok = readClaims(token); !ok {
 			return nil, fmt.Errorf("the API server gave a token that is not a JWT: sidecars cannot be given access in this cluster")
 		}
-		k.log.Info("token issued", "namespace", namespace, "expires", time.Unix(c.Expires, 0).UTC().Format(time.RFC3339))
 	}
 	data := map[string][]byte{corev1.ServiceAccountTokenKey: token, corev1.ServiceAccountNamespaceKey: []byte(namespace)}
 	if len(authority) > 0 {
@@ -107,6 +106,9 @@ func (k *keeper) keepAccess(ctx context.Context, namespace string, n *keptNamesp
 	version, err := k.writeSecret(ctx, secret, data)
 	if err != nil {
 		return nil, err
+	}
+	if asked.Equal(now) {
+		k.log.Info("token issued", "namespace", namespace, "expires", time.Unix(c.Expires, 0).UTC().Format(time.RFC3339))
 	}
 	n.access = keptAccess{version: version, account: account, authority: string(authority), expires: time.Unix(c.Expires, 0), renew: c.halfLife(), asked: asked}
 	if soonest := asked.Add(notSoon); n.access.renew.Before(soonest) {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"maps"
 	"slices"
@@ -269,7 +270,7 @@ func (k *keeper) writeSecret(ctx context.Context, seen *corev1.Secret, data map[
 		return "", fmt.Errorf("Secret %s cannot be written: %w", id.Name, err) //nolint:staticcheck // Secret is a kind's name
 	}
 	// Apply leaves what somebody else has put in, or what was there when we made it. A revoked key must not stay.
-	there, _, err := unstructured.NestedMap(written.Object, "data")
+	there, _, err := unstructured.NestedStringMap(written.Object, "data")
 	if err != nil {
 		return "", err
 	}
@@ -284,6 +285,12 @@ func (k *keeper) writeSecret(ctx context.Context, seen *corev1.Secret, data map[
 		if err := k.client.Patch(ctx, written, client.RawPatch(types.MergePatchType, []byte(patch)), client.FieldOwner(v1beta1.ControllerName)); err != nil {
 			return "", fmt.Errorf("entries of Secret %s cannot be removed: %w", id.Name, err)
 		}
+		if there, _, err = unstructured.NestedStringMap(written.Object, "data"); err != nil {
+			return "", err
+		}
+	}
+	if !maps.EqualFunc(there, data, func(text string, value []byte) bool { return text == base64.StdEncoding.EncodeToString(value) }) {
+		return "", fmt.Errorf("Secret %s: %w", id.Name, errChangedOnItsWay) //nolint:staticcheck // Secret is a kind's name
 	}
 	return written.GetResourceVersion(), nil
 }
