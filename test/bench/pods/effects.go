@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -112,10 +111,7 @@ func (b *bench) send(ctx context.Context, model string) error {
 func next(lines *bufio.Reader) (s seen, err error) {
 	line, err := lines.ReadBytes('\n')
 	if err != nil {
-		if err == io.EOF { //nolint:errorlint // ReadBytes gives it bare
-			err = io.ErrUnexpectedEOF
-		}
-		return s, fmt.Errorf("the app's log: %w", err)
+		return s, fmt.Errorf("the app's log ends, or cannot be read: %w", err)
 	}
 	if err := json.Unmarshal(line, &s); err != nil {
 		return s, fmt.Errorf("the app says %s", line)

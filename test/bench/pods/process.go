@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ import (
 // is there before all others. The kernel names the container in the cgroup of a process.
 func processes(pod *corev1.Pod) (map[string]int, error) {
 	containers := map[string]string{}
-	for _, status := range append(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses...) {
+	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if _, id, ok := strings.Cut(status.ContainerID, "://"); ok && status.State.Running != nil {
 			containers[id] = status.Name
 		}
@@ -60,6 +61,23 @@ func processes(pod *corev1.Pod) (map[string]int, error) {
 		return nil, fmt.Errorf("of the %d containers of pod %s and its sandbox, these have a process here: %v", len(containers), pod.Name, found)
 	}
 	return found, nil
+}
+
+// component gives the process of a part of this node, such as kube-apiserver.
+func (b *bench) component(name string) (int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range files {
+		cmdline, _ := os.ReadFile(file) // where it fails, the process has just ended
+		program, _, _ := strings.Cut(string(cmdline), "\x00")
+		cgroup, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cgroup"))
+		if filepath.Base(program) == name && strings.Contains(string(cgroup), "remora-"+b.cluster.Name()) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return 0, fmt.Errorf("there is no process of the node's %s", name)
 }
 
 // started gives when a process was started, to 10 ms.

@@ -46,6 +46,8 @@ func (b *bench) raise(ctx context.Context, dir string) error {
 	if err := errors.Join(err, <-written); err != nil {
 		return err
 	}
+	weighed := make(chan error, 1)
+	go func() { weighed <- b.sizes() }() // before anything is measured
 	if err := b.cluster.Load(ctx, append(b.archives.All(), filepath.Join(dir, "caller.tar"))...); err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (b *bench) raise(ctx context.Context, dir string) error {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
 	}
-	return nil
+	return <-weighed
 }
 
 func (b *bench) down(ctx context.Context) error {

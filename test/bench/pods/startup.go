@@ -27,7 +27,7 @@ func (b *bench) startUp(ctx context.Context) error {
 	b.step("%d pods of each kind", b.starts)
 	var plain, injected, redirected, begun, configured, began, ready figures.Times
 	var idle []float64
-	for i := range b.starts + 1 {
+	for i := range b.warming + b.starts {
 		bare, err := b.start(ctx, without, i)
 		if err != nil {
 			return err
@@ -36,7 +36,7 @@ func (b *bench) startUp(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if i == 0 { // it unpacked the images
+		if i < b.warming {
 			continue
 		}
 		at, err := b.watchStart(ctx, with)
@@ -144,10 +144,19 @@ func (b *bench) said(ctx context.Context, pod *corev1.Pod, container, words stri
 
 // clear removes the pods of namespaces, and returns when they have gone.
 func (b *bench) clear(ctx context.Context, namespaces ...string) error {
+	gone := make(chan error, len(namespaces))
 	for _, namespace := range namespaces {
-		if out, err := b.cluster.Kubectl(ctx, "--namespace="+namespace, "delete", "pods", "--all", "--timeout="+patience.String()); err != nil {
-			return fmt.Errorf("%w\n%s", err, out)
-		}
+		go func() {
+			out, err := b.cluster.Kubectl(ctx, "--namespace="+namespace, "delete", "pods", "--all", "--timeout="+patience.String())
+			if err != nil {
+				err = fmt.Errorf("%w\n%s", err, out)
+			}
+			gone <- err
+		}()
 	}
-	return nil
+	var failed error
+	for range namespaces {
+		failed = errors.Join(failed, <-gone)
+	}
+	return failed
 }
