@@ -79,9 +79,32 @@ func TestLargeRequestsDoNotKeepSmallOnesWaiting(t *testing.T) {
 	}
 }
 
+// An API server asks about hundreds of pods of one user at once, and memory is not for as many of 128 KiB.
+func TestOnlySomeMediumRequestsAreUnderWayAtOnce(t *testing.T) {
+	s, l := laneServer(t, time.Minute)
+	for range mediumAtOnce {
+		begin(t, s, "100000")
+	}
+	for len(l.medium) < mediumAtOnce {
+		if t.Context().Err() != nil {
+			t.Fatal("they are not under way")
+		}
+	}
+	for what, size := range map[string]int{"a small one": 1000, "a large one": 1000000} {
+		if code, err := post(t.Context(), t, s, size); code != http.StatusOK {
+			t.Errorf("%s: %d %v", what, code, err)
+		}
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if code, err := post(impatient, t, s, 100000); err == nil {
+		t.Errorf("one more was answered with %d", code)
+	}
+}
+
 func TestARequestThatNeverEndsIsEnded(t *testing.T) {
 	s, _ := laneServer(t, 100*time.Millisecond)
-	for _, length := range []string{"10", "1000000"} {
+	for _, length := range []string{"10", "100000", "1000000"} {
 		c := begin(t, s, length)
 		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 			t.Fatal(err)
