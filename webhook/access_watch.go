@@ -83,7 +83,7 @@ func keepMarks(in any) (any, error) {
 		o.SetLabels(marks)
 	}
 	if skipped {
-		o.SetAnnotations(map[string]string{v1beta1.SkipReason: reason})
+		o.SetAnnotations(map[string]string{v1beta1.SkipReason: clipped(reason, maxNote)}) // users can write 256 KiB there, into each pod
 	}
 	return in, nil
 }
