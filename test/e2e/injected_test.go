@@ -18,36 +18,31 @@ import (
 	"remora.dev/remora/test/stage"
 )
 
-// The walkthrough of the mesh whose manifests we take, step by step, by its own commands.
-func TestTheWalkthrough(t *testing.T) {
-	t.Parallel()
-	in := injected(t, "e2e-walkthrough")
-	for _, step := range []struct {
-		name string
-		run  func(*testing.T, string)
-	}{
-		{"ADeploymentGetsItsSidecarAndStaysAsWritten", deployed},
-		{"APlainCallIsAnsweredByTheProvider", firstCall},
-		{"AHeaderDecidesAboutTheModel", subscriber},
-		{"AVirtualHostIsSplitOverTwoProviders", split},
-		{"BadConfigurationIsRefused", badConfiguration},
-		{"AnEditLosesNoCall", edited},
-		{"AStreamArrivesEventByEvent", streamed},
-		{"WhatIsNoLLMsPassesUntouched", untouched},
-		{"TheAppSeesNothingOfTheKey", keyless},
-	} {
-		if !t.Run(step.name, func(t *testing.T) { step.run(t, in) }) {
-			return // the steps build on each other
-		}
-	}
+// walkthrough is that of the mesh whose manifests we take, step by step, by its own commands.
+type walkthrough struct {
+	in string // the namespace
 }
 
-func deployed(t *testing.T, in string) {
-	apply(t, stage.Sleep(), "-n", in)
+func TestTheWalkthrough(t *testing.T) {
+	t.Parallel()
+	w := walkthrough{injected(t, "e2e-walkthrough")}
+	_ = t.Run("ADeploymentGetsItsSidecarAndStaysAsWritten", w.deployed) && // each step builds on those before
+		t.Run("APlainCallIsAnsweredByTheProvider", w.firstCall) &&
+		t.Run("AHeaderDecidesAboutTheModel", w.subscriber) &&
+		t.Run("AVirtualHostIsSplitOverTwoProviders", w.split) &&
+		t.Run("BadConfigurationIsRefused", w.badConfiguration) &&
+		t.Run("AnEditLosesNoCall", w.edited) &&
+		t.Run("AStreamArrivesEventByEvent", w.streamed) &&
+		t.Run("WhatIsNoLLMsPassesUntouched", w.untouched) &&
+		t.Run("TheAppSeesNothingOfTheKey", w.keyless)
+}
+
+func (w walkthrough) deployed(t *testing.T) {
+	apply(t, stage.Sleep(), "-n", w.in)
 	began := time.Now()
-	kubectl(t, "-n", in, "rollout", "status", "deployment/sleep", "--timeout="+patience.String())
+	kubectl(t, "-n", w.in, "rollout", "status", "deployment/sleep", "--timeout="+patience.String())
 	t.Logf("the Deployment was available after %v", time.Since(began).Round(time.Millisecond))
-	p := onePod(t, in, "app=sleep")
+	p := onePod(t, w.in, "app=sleep")
 	var names []string
 	for _, c := range p.Spec.InitContainers {
 		names = append(names, c.Name)
@@ -61,7 +56,7 @@ func deployed(t *testing.T, in string) {
 	if s := p.Status.InitContainerStatuses; s[0].State.Terminated == nil || s[0].State.Terminated.ExitCode != 0 || s[1].State.Running == nil || !s[1].Ready {
 		t.Errorf("the redirection has not ended well, or the sidecar does not run: %+v", s)
 	}
-	d, err := client.AppsV1().Deployments(in).Get(t.Context(), "sleep", metav1.GetOptions{})
+	d, err := client.AppsV1().Deployments(w.in).Get(t.Context(), "sleep", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +69,16 @@ func deployed(t *testing.T, in string) {
 	if !reflect.DeepEqual(p.Spec.Containers, d.Spec.Template.Spec.Containers) {
 		t.Errorf("the pod's containers are\n%+v, written were\n%+v", p.Spec.Containers, d.Spec.Template.Spec.Containers)
 	}
+}
+
+// followed returns when the sidecar of the walkthrough has said something: of what was applied it hears as soon as kubectl does, or just
+// after.
+func followed(t *testing.T, in, words string) {
+	t.Helper()
+	eventually(t, "the sidecar follows", func() (string, bool) {
+		out := kubectl(t, "-n", in, "logs", "deployment/sleep", "-c", v1beta1.SidecarContainer)
+		return out, strings.Contains(out, words)
+	})
 }
 
 // onePod is the only pod with a label that is not about to end.
@@ -151,10 +156,10 @@ func wantRequest(t *testing.T, r llmserver.Request, host, path, model, key strin
 
 const qwenPath = "/compatible-mode/v1/chat/completions"
 
-func firstCall(t *testing.T, in string) {
-	apply(t, stage.PlainProvider(keys["DASHSCOPE_API_KEY"]), "-n", in)
-	// One right after the apply, which the sidecar of the pod hears of as soon as kubectl does.
-	if model := answered(t, in, article()); model != "qwen-1.8b-chat" {
+func (w walkthrough) firstCall(t *testing.T) {
+	apply(t, stage.PlainProvider(keys["DASHSCOPE_API_KEY"]), "-n", w.in)
+	followed(t, w.in, `"hosts":1,`)
+	if model := answered(t, w.in, article()); model != "qwen-1.8b-chat" {
 		t.Errorf("the model is %s", model)
 	}
 	r := newest(t, atQwen)
@@ -162,11 +167,12 @@ func firstCall(t *testing.T, in string) {
 	has(t, "the request", string(r.Body), `"messages": [{"role": "user", "content": "请介绍你自己"}]`)
 }
 
-func subscriber(t *testing.T, in string) {
-	apply(t, sample(t, "dashscope-route.yaml"), "-n", in)
-	apply(t, sample(t, "dashscope-qwen.yaml"), "-n", in)
+func (w walkthrough) subscriber(t *testing.T) {
+	apply(t, sample(t, "dashscope-route.yaml"), "-n", w.in)
+	apply(t, sample(t, "dashscope-qwen.yaml"), "-n", w.in)
+	followed(t, w.in, "routeSpecificConfigs[vip-route]") // that there is a key in it, the sidecar remarks
 	for model, headers := range map[string][]string{"qwen-turbo": {"user-type: subscriber"}, "qwen-1.8b-chat": nil} {
-		if got := answered(t, in, article(headers...)); got != model {
+		if got := answered(t, w.in, article(headers...)); got != model {
 			t.Errorf("with headers %v, the model is %s; want %s", headers, got, model)
 		}
 		wantRequest(t, newest(t, atQwen), qwen, qwenPath, model, keys["DASHSCOPE_API_KEY"])
@@ -184,15 +190,16 @@ func sample(t *testing.T, name string) string {
 
 const virtual = "demo-llm-server"
 
-func split(t *testing.T, in string) {
+func (w walkthrough) split(t *testing.T) {
 	for _, manifest := range []string{stage.DemoService(), sample(t, "moonshot.yaml"), sample(t, "demo-llm-server.yaml")} {
-		apply(t, manifest, "-n", in)
+		apply(t, manifest, "-n", w.in)
 	}
-	if out := kubectl(t, "-n", in, "get", "endpointslices", "-l", "kubernetes.io/service-name="+virtual, "-o", "jsonpath={.items[*].endpoints[*].addresses}"); out != "" {
+	followed(t, w.in, `"hosts":3,`)
+	if out := kubectl(t, "-n", w.in, "get", "endpointslices", "-l", "kubernetes.io/service-name="+virtual, "-o", "jsonpath={.items[*].endpoints[*].addresses}"); out != "" {
 		t.Fatalf("the Service has endpoints: %s", out)
 	}
 	const calls = 100
-	out := shell(t, in, "deployment/sleep", fmt.Sprintf("for i in $(seq %d); do %s; echo; done", calls, ask(virtual, "of the split")))
+	out := shell(t, w.in, "deployment/sleep", fmt.Sprintf("for i in $(seq %d); do %s; echo; done", calls, ask(virtual, "of the split")))
 	toQwen, toMoonshot := received(t, atQwen, "of the split"), received(t, atMoonshot, "of the split")
 	// Of a hundred tosses of a coin, fewer than 25 show heads once in ten million times.
 	if len(toQwen)+len(toMoonshot) != calls || len(toQwen) < 25 || len(toMoonshot) < 25 {

@@ -16,7 +16,7 @@ import (
 	"remora.dev/remora/test/llmserver"
 )
 
-func badConfiguration(t *testing.T, in string) {
+func (w walkthrough) badConfiguration(t *testing.T) {
 	faulty := func(host, header, weight string) string {
 		out, err := cluster.KubectlWith(t.Context(), `
 apiVersion: istio.alibabacloud.com/v1beta1
@@ -29,7 +29,7 @@ spec:
     backendRefs:
     - {providerHost: api.moonshot.cn, weight: 50}
     - {providerHost: dashscope.aliyuncs.com`+weight+`}
-`, "-n", in, "apply", "-f", "-")
+`, "-n", w.in, "apply", "-f", "-")
 		if err == nil {
 			t.Errorf("this was accepted: %s", out)
 		}
@@ -40,13 +40,13 @@ spec:
 	has(t, "the refusal", faulty("http://llm.example.com", "gold(", ", weight: 50"), "spec.host", "spec.rules[0].matches[0].headers[user-type].regex")
 }
 
-func edited(t *testing.T, in string) {
-	calls := callAllTheTime(t, in, "deployment/sleep", virtual, "of the edit")
+func (w walkthrough) edited(t *testing.T) {
+	calls := callAllTheTime(t, w.in, "deployment/sleep", virtual, "of the edit")
 	calls.await(t, "the route of before is in use", func(answers []string) bool {
 		return contains(answers, `"model":"qwen`) && contains(answers, `"model":"moonshot`)
 	})
 	manifest := strings.Replace(sample(t, "demo-llm-server.yaml"), "weight: 50", "weight: 0", 1)
-	out := apply(t, strings.Replace(manifest, "weight: 50", "weight: 100", 1), "-n", in)
+	out := apply(t, strings.Replace(manifest, "weight: 50", "weight: 100", 1), "-n", w.in)
 	has(t, "kubectl apply", out, "50 % of calls move from "+qwen+" to "+moonshot)
 	calls.await(t, "the edit took effect", func(answers []string) bool {
 		return len(answers) > 30 && !contains(answers[len(answers)-30:], `"model":"qwen`)
@@ -55,9 +55,9 @@ func edited(t *testing.T, in string) {
 }
 
 // streamed looks at when each event is there, not at how many reads it took.
-func streamed(t *testing.T, in string) {
+func (w walkthrough) streamed(t *testing.T) {
 	const gap = 250 * time.Millisecond
-	events, arrived, err := stream(t, in, fmt.Sprintf("chunks=8 chunk-delay=%v", gap), "of the stream", 30*time.Second)
+	events, arrived, err := stream(t, w.in, fmt.Sprintf("chunks=8 chunk-delay=%v", gap), "of the stream", 30*time.Second)
 	if err != nil || len(events) < 9 || events[len(events)-1] != "[DONE]" {
 		t.Fatalf("%v, events: %q", err, events)
 	}
@@ -79,7 +79,7 @@ func streamed(t *testing.T, in string) {
 	}
 
 	// No clock is needed where the provider falls silent: what it has sent is here, though nothing follows.
-	if events, _, err = stream(t, in, "stall-after=3", "of a silence", 3*time.Second); err == nil || len(events) != 3 {
+	if events, _, err = stream(t, w.in, "stall-after=3", "of a silence", 3*time.Second); err == nil || len(events) != 3 {
 		t.Errorf("%v; of a provider that fell silent after three events there are %q", err, events)
 	}
 	eventually(t, "the provider notices that the client has gone", func() (string, bool) {
@@ -115,9 +115,9 @@ func stream(t *testing.T, in, fault, words string, most time.Duration) (events [
 	return events, arrived, err
 }
 
-func untouched(t *testing.T, in string) {
+func (w walkthrough) untouched(t *testing.T) {
 	// Headers as only this app would write them, in plain HTTP to a host that nobody names.
-	out := shell(t, in, "deployment/sleep", `curl --silent --show-error --fail-with-body http://`+inhouse+`/v1/models/mine?a=%41 -H 'x-of-the-App: 1' -H 'Authorization: Bearer a-key-of-the-app' -A the-app`)
+	out := shell(t, w.in, "deployment/sleep", `curl --silent --show-error --fail-with-body http://`+inhouse+`/v1/models/mine?a=%41 -H 'x-of-the-App: 1' -H 'Authorization: Bearer a-key-of-the-app' -A the-app`)
 	has(t, "the answer", out, `"id":"mine"`)
 	all := received(t, atAnybody, "")
 	var lines []string
@@ -131,7 +131,7 @@ func untouched(t *testing.T, in string) {
 		t.Errorf("the other side received\n%s\nwant\n%s", strings.Join(lines, "\n\n"), want)
 	}
 	// TLS of the app's own to a provider: no key is added, and none taken away, so it is refused.
-	out = shell(t, in, "deployment/sleep", `curl --silent --show-error --insecure https://`+moonshot+`/v1/models -H 'Authorization: Bearer a-key-of-the-app'`)
+	out = shell(t, w.in, "deployment/sleep", `curl --silent --show-error --insecure https://`+moonshot+`/v1/models -H 'Authorization: Bearer a-key-of-the-app'`)
 	has(t, "the answer", out, "invalid_api_key")
 	if r := newest(t, atMoonshot); !r.TLS || r.Path != "/v1/models" || r.Header.Get("Authorization") != "Bearer a-key-of-the-app" ||
 		!strings.HasPrefix(r.Header.Get("User-Agent"), "curl/") {
@@ -139,29 +139,29 @@ func untouched(t *testing.T, in string) {
 	}
 }
 
-func keyless(t *testing.T, in string) {
+func (w walkthrough) keyless(t *testing.T) {
 	search := func() string {
-		return shell(t, in, "deployment/sleep", `
+		return shell(t, w.in, "deployment/sleep", `
 echo environments $(cat /proc/[0-9]*/environ | tr '\0' '\n' | grep -c -e sk-of)
 echo files $(grep -r -a -l -e sk-of / --exclude-dir=proc --exclude-dir=sys 2>/dev/null | tr '\n' ' ')
 echo tokens $(find / -xdev -path /proc -prune -o -name token -print | tr '\n' ' ') $(ls /run/remora /etc/remora 2>&1 | grep -c 'No such file')`)
 	}
-	shell(t, in, "deployment/sleep", "echo sk-of >/tmp/planted") // what finds nothing must be able to find
+	shell(t, w.in, "deployment/sleep", "echo sk-of >/tmp/planted") // what finds nothing must be able to find
 	has(t, "the search for a key that is there", search(), "files /tmp/planted\n")
-	shell(t, in, "deployment/sleep", "rm /tmp/planted")
+	shell(t, w.in, "deployment/sleep", "rm /tmp/planted")
 	if got := search(); !strings.HasPrefix(got, "environments 0\nfiles\ntokens ") || !strings.HasSuffix(got, " 2\n") {
 		t.Errorf("the app finds something of the sidecar's: %s", got)
 	}
 	for _, secret := range []string{v1beta1.KeysSecret, v1beta1.AccessSecret} {
-		status := shell(t, in, "deployment/sleep", `cd /var/run/secrets/kubernetes.io/serviceaccount
+		status := shell(t, w.in, "deployment/sleep", `cd /var/run/secrets/kubernetes.io/serviceaccount
 curl --silent --show-error --output /dev/null --write-out '%{http_code}' --cacert ca.crt --header "Authorization: Bearer $(cat token)" \
-  https://kubernetes.default.svc/api/v1/namespaces/`+in+`/secrets/`+secret)
+  https://kubernetes.default.svc/api/v1/namespaces/`+w.in+`/secrets/`+secret)
 		if status != "403" {
 			t.Errorf("the app's account asks for Secret %s and is answered %s", secret, status)
 		}
 	}
 	// It is there, only not for the app.
-	if out := kubectl(t, "-n", in, "get", "secrets", v1beta1.KeysSecret, v1beta1.AccessSecret, "-o", "name"); strings.Count(out, "secret/") != 2 {
+	if out := kubectl(t, "-n", w.in, "get", "secrets", v1beta1.KeysSecret, v1beta1.AccessSecret, "-o", "name"); strings.Count(out, "secret/") != 2 {
 		t.Errorf("there is only %s", out)
 	}
 }

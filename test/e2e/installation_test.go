@@ -22,6 +22,7 @@ const (
 func TestAnInstallation(t *testing.T) {
 	t.Run("RunsAsItSays", runsAsItSays)
 	t.Run("RefusesWarnsAndReports", refusesWarnsAndReports)
+	t.Run("TakesOtherImagesAfterItsPoliciesWereMadeAnew", takesOtherImagesAfterItsPoliciesWereMadeAnew)
 	t.Run("IsDeletedWithNothingLeft", func(t *testing.T) {
 		uninstall(t)
 		eventually(t, "the cluster is as it was before", func() (string, bool) {

@@ -95,7 +95,7 @@ func run(m *testing.M) (code int, err error) {
 	if _, err := install(ctx, "--server-side"); err != nil {
 		return 0, err
 	}
-	if err := flag.Set("test.parallel", "12"); err != nil { // they wait for pods more than they compute
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait for pods more than they compute
 		return 0, err
 	}
 	return m.Run(), nil
