@@ -35,7 +35,6 @@ type wrong struct{ error }
 
 // admission has many pods admitted at a pace, with and without injection.
 func (b *bench) admission(ctx context.Context) error {
-	b.step("%d admissions of each kind, %d a second", 2*b.burst, b.rate)
 	webhooks, err := b.system(ctx, v1beta1.WebhookName, "webhook")
 	if err != nil {
 		return err
@@ -44,21 +43,24 @@ func (b *bench) admission(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var plain, injected burst
-	for range 2 {
-		if err := b.pace(ctx, without, &plain, webhooks, apiServer); err != nil {
-			return err
+	for _, rate := range b.rates {
+		n := 2 * b.seconds * rate
+		b.step("%d admissions of each kind, %d a second", n, rate)
+		var plain, injected burst
+		for range 2 {
+			if err := b.pace(ctx, rate, without, &plain, webhooks, apiServer); err != nil {
+				return err
+			}
+			if err := b.pace(ctx, rate, withSidecars, &injected, webhooks, apiServer); err != nil {
+				return err
+			}
 		}
-		if err := b.pace(ctx, withSidecars, &injected, webhooks, apiServer); err != nil {
-			return err
-		}
+		b.row(fmt.Sprintf("admission of a pod without injection (dry run), %d at %d/s, %d failed", n, rate, plain.failed), time.Millisecond, plain.took)
+		b.row(fmt.Sprintf("the same with injection, %d failed", injected.failed), time.Millisecond, injected.took)
+		each := func(d time.Duration) float64 { return figures.Milliseconds(d) / float64(n) }
+		b.remark("CPU for each pod that is injected, at %d/s: %.2f ms of the webhook, %.2f ms of the API server; for each that is not: %.2f and %.2f ms.",
+			rate, each(injected.webhook), each(injected.apiServer), each(plain.webhook), each(plain.apiServer))
 	}
-	n := 2 * b.burst
-	b.row(fmt.Sprintf("admission of a pod without injection (dry run), %d at %d/s, %d failed", n, b.rate, plain.failed), time.Millisecond, plain.took)
-	b.row(fmt.Sprintf("the same with injection, %d failed", injected.failed), time.Millisecond, injected.took)
-	each := func(d time.Duration) float64 { return figures.Milliseconds(d) / float64(n) }
-	b.remark("CPU for each pod that is injected: %.2f ms of the webhook, %.2f ms of the API server; for each that is not: %.2f and %.2f ms.",
-		each(injected.webhook), each(injected.apiServer), each(plain.webhook), each(plain.apiServer))
 	if err := b.largePods(ctx); err != nil {
 		return err
 	}
@@ -72,8 +74,11 @@ type burst struct {
 	webhook, apiServer time.Duration // the CPU that they used
 }
 
-// pace adds tries at the plan's rate, whether or not those before are answered. A pod's time begins when it is due.
-func (b *bench) pace(ctx context.Context, namespace string, sum *burst, webhooks []int, apiServer int) error {
+// pace adds tries at a rate, whether or not those before are answered. A pod's time begins when it is due.
+//
+// API servers keep 25 idle connections to a webhook. Where more wait for answers than that, each further question shakes hands
+// anew, on both sides: a machine that falls behind falls behind further.
+func (b *bench) pace(ctx context.Context, rate int, namespace string, sum *burst, webhooks []int, apiServer int) error {
 	webhook, err := used(webhooks...)
 	if err != nil {
 		return err
@@ -87,11 +92,12 @@ func (b *bench) pace(ctx context.Context, namespace string, sum *burst, webhooks
 		took time.Duration
 		err  error
 	}
-	results := make(chan result, b.burst)
+	n := b.seconds * rate
+	results := make(chan result, n)
 	pod := app("paced")
 	start := time.Now()
-	for i := range b.burst {
-		due := start.Add(time.Duration(i) * time.Second / time.Duration(b.rate))
+	for i := range n {
+		due := start.Add(time.Duration(i) * time.Second / time.Duration(rate))
 		select {
 		case <-time.After(time.Until(due)):
 		case <-ctx.Done():
@@ -103,7 +109,7 @@ func (b *bench) pace(ctx context.Context, namespace string, sum *burst, webhooks
 		}()
 	}
 	var failure error
-	for range b.burst {
+	for range n {
 		r := <-results
 		if w := (wrong{}); errors.As(r.err, &w) {
 			return r.err

@@ -32,8 +32,8 @@ import (
 type plan struct {
 	warming int // pods of each kind that are not measured: they unpack the images
 	starts  int // pods of each kind
-	rate    int // dry runs a second
-	burst   int // dry runs of each kind, in each of two rounds
+	seconds int // of dry runs of each kind and rate, in each of two rounds
+	rates   []int
 	large   int // dry runs of each kind, with many variables
 	guarded int // dry runs of each kind, one after the other
 	changes int // of an LLMRoute
@@ -42,8 +42,8 @@ type plan struct {
 }
 
 var (
-	fullPlan  = plan{warming: 1, starts: 15, rate: 200, burst: 1000, large: 50, guarded: 500, changes: 100, calls: 1000, images: 3}
-	quickPlan = plan{starts: 1, rate: 50, burst: 25, large: 2, guarded: 10, changes: 5, calls: 10, images: 1}
+	fullPlan  = plan{warming: 1, starts: 15, seconds: 5, rates: []int{50, 200}, large: 50, guarded: 500, changes: 100, calls: 1000, images: 3}
+	quickPlan = plan{starts: 1, seconds: 1, rates: []int{20}, large: 2, guarded: 10, changes: 5, calls: 10, images: 1}
 )
 
 func main() {
