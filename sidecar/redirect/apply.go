@@ -25,10 +25,16 @@ const (
 	legacy backEnd = "legacy"
 )
 
-// apply writes the rules of one family, in one transaction, and tells where. Rules that are there already decide which back end
-// is tried first, so that ours come before them; else it is nft, which needs fewer rights. Whether a back end works at all
-// shows by writing the rules themselves: where that fails, nothing has been written.
-func apply(ctx context.Context, wish plan.Wish, f plan.Family, able abilities, log io.Writer) (backEnd, error) {
+// written is where the rules of a family are, and what becomes of connections that were not redirected.
+type written struct {
+	by     backEnd
+	answer plan.Answer
+}
+
+// apply writes the rules of one family, each table in one transaction, and tells where. Rules that are there already decide
+// which back end is tried first, so that ours come before them; else it is nft, which needs fewer rights. Whether a back end
+// works at all shows by writing the rules themselves: what one wrote that then failed is taken back.
+func apply(ctx context.Context, wish plan.Wish, f plan.Family, able abilities, log io.Writer) (written, error) {
 	lock()
 	order := []backEnd{nft, legacy}
 	weight := map[backEnd]int{}
@@ -40,33 +46,55 @@ func apply(ctx context.Context, wish plan.Wish, f plan.Family, able abilities, l
 	slices.SortStableFunc(order, func(a, b backEnd) int { return cmp.Compare(weight[b], weight[a]) })
 	var refused []refusal
 	for _, b := range order {
-		script, err := b.write(ctx, wish, f)
-		if err == nil {
-			fmt.Fprintf(log, "# %s --noflush, done:\n%s\n", b.program(f, "restore"), script)
-			return b, nil
+		var err error
+		for _, wish.Answer = range []plan.Answer{plan.Reject, plan.Drop} {
+			var script string
+			if script, err = b.write(ctx, wish, f); err == nil {
+				fmt.Fprintf(log, "# %s --noflush, done:\n%s\n", b.program(f, "restore"), script)
+				return written{b, wish.Answer}, nil
+			}
 		}
 		refused = append(refused, refusal{b, err})
 	}
-	return "", explain(ctx, f, refused, able)
+	return written{}, explain(ctx, f, refused, able)
 }
 
 func (b backEnd) write(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
-	saved, err := b.run(ctx, f, "save", "", "-t", "nat")
+	before, err := b.tables(ctx, f)
 	if err != nil {
 		return "", err
 	}
-	script := wish.Script(f, saved)
-	if err := b.restore(ctx, f, script); err != nil {
-		return "", err
+	script := wish.Script(f, before)
+	err = b.restore(ctx, f, script)
+	now, savedErr := b.tables(ctx, f)
+	if err == nil {
+		err = savedErr
 	}
-	saved, err = b.run(ctx, f, "save", "", "-t", "nat")
-	if err != nil {
-		return "", err
+	if err == nil {
+		if err = wish.Verify(f, now); err != nil {
+			err = fmt.Errorf("the rules were accepted but are not there: %w", err)
+		}
 	}
-	if err := wish.Verify(f, saved); err != nil {
-		return "", fmt.Errorf("the rules were accepted but are not there: %w", err)
+	if err == nil {
+		return script, nil
 	}
-	return script, nil
+	if withdrawal := plan.Withdrawal(before, now); withdrawal != "" {
+		err = errors.Join(err, b.restore(ctx, f, withdrawal))
+	}
+	return "", err
+}
+
+// tables are those that we write to, as they are now.
+func (b backEnd) tables(ctx context.Context, f plan.Family) (string, error) {
+	var all strings.Builder
+	for _, table := range plan.Tables {
+		saved, err := b.run(ctx, f, "save", "", "-t", table)
+		if err != nil {
+			return "", err
+		}
+		all.WriteString(saved)
+	}
+	return all.String(), nil
 }
 
 func (b backEnd) restore(ctx context.Context, f plan.Family, script string) error {

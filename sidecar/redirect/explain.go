@@ -46,7 +46,7 @@ type refusal struct {
 // explain names for each back end that failed what it said and what it lacks.
 func explain(ctx context.Context, f plan.Family, refused []refusal, able abilities) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "no back end of iptables could write the %s rules, so nothing was written.", f)
+	fmt.Fprintf(&b, "no back end of iptables could write the %s rules.", f)
 	for _, r := range refused {
 		fmt.Fprintf(&b, "\n  %s: %v", r.by, r.err)
 		switch {
@@ -67,26 +67,44 @@ func explain(ctx context.Context, f plan.Family, refused []refusal, able abiliti
 // it. It is empty if it refuses none, or if the fault is not the kernel's.
 func (b backEnd) lacks(ctx context.Context, f plan.Family) string {
 	const chain = "REMORA_PROBE"
-	compat, table := []string{"nft_compat"}, []string{"nf_tables", "nft_chain_nat"}
-	if b == legacy {
-		compat, table = nil, []string{"iptable_nat"}
-		if f == plan.IPv6 {
-			table = []string{"ip6table_nat"}
-		}
+	prefix := "ip"
+	if f == plan.IPv6 {
+		prefix = "ip6"
 	}
-	defer func() { _ = b.restore(ctx, f, "*nat\n:"+chain+" - [0:0]\n-X "+chain+"\nCOMMIT\n") }()
+	compat, filter, nat := []string{"nft_compat"}, []string{"nf_tables"}, []string{"nf_tables", "nft_chain_nat"}
+	if b == legacy {
+		compat, filter, nat = nil, []string{prefix + "table_filter"}, []string{prefix + "table_nat"}
+	}
+	defer func() {
+		for _, table := range plan.Tables {
+			_ = b.restore(ctx, f, "*"+table+"\n:"+chain+" - [0:0]\n-X "+chain+"\nCOMMIT\n")
+		}
+	}()
 	for _, probe := range []struct {
-		what, rule string
-		modules    []string
+		what, table, rule string
+		modules           []string
 	}{
-		{"the table nat", "", table},
-		{"rules that know a connection by its user", "-A " + chain + " -m owner --uid-owner 0 -j RETURN\n", append([]string{"xt_owner"}, compat...)},
-		{"rules that redirect", "-A " + chain + " -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 80\n", append([]string{"xt_REDIRECT"}, compat...)},
+		{"the table filter", "filter", "", filter},
+		{"the table nat", "nat", "", nat},
+		{"rules that know a connection by its user", "nat", "-A " + chain + " -m owner --uid-owner 0 -j RETURN\n", append([]string{"xt_owner"}, compat...)},
+		{"rules that redirect", "nat", "-A " + chain + " -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 80\n", append([]string{"xt_REDIRECT"}, compat...)},
 	} {
-		if err := b.restore(ctx, f, "*nat\n:"+chain+" - [0:0]\n"+probe.rule+"COMMIT\n"); err != nil {
+		if err := b.restore(ctx, f, "*"+probe.table+"\n:"+chain+" - [0:0]\n"+probe.rule+"COMMIT\n"); err != nil {
 			return fmt.Sprintf("The kernel does not give it %s: a module is missing. Remedy, on the node: modprobe %s",
 				probe.what, strings.Join(probe.modules, " "))
 		}
 	}
 	return ""
+}
+
+// answers says what an app meets whose connection passes by the redirection, where that is not the usual.
+func (w written) answers(f plan.Family) string {
+	if w.answer == plan.Reject {
+		return ""
+	}
+	module := "ipt_REJECT"
+	if f == plan.IPv6 {
+		module = "ip6t_REJECT"
+	}
+	return "; the kernel takes no rule that rejects, so what passes by is dropped, and an app waits until it gives up. Remedy, on the node: modprobe " + module
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Redirect has a pod's outbound connections end at its sidecar. It runs once, before the pod's other containers, in the pod's
+// Redirect has a pod's outbound connections end at its sidecar, and refuses those that pass by it. It runs once, before the pod's other containers, in the pod's
 // network namespace; kubelets may run it again at any time, also beside a sidecar that is at work.
 package main
 
@@ -60,31 +60,42 @@ func redirect(ctx context.Context, wish plan.Wish, log io.Writer) error {
 	if !able.netAdmin {
 		return errNoNetAdmin
 	}
-	families := []plan.Family{plan.IPv4}
-	six, err := hasIPv6()
+	six, err := readIPv6()
 	if err != nil {
 		return err
 	}
-	if six {
-		families = append(families, plan.IPv6)
-	}
 	var done []string
-	for _, f := range families {
-		used, err := apply(ctx, wish, f, able, log)
-		if err != nil {
+	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+		if f == plan.IPv6 && six == off {
+			done = append(done, "IPv6 not at all (it is off in this pod)")
+			continue
+		}
+		how, err := redirectFamily(ctx, wish, f, able, log)
+		switch {
+		case err == nil:
+			done = append(done, fmt.Sprintf("%s to %s (%s)", f, f.Listener(), how))
+		case f == plan.IPv6 && six == unaddressed:
+			fmt.Fprintf(log, "redirect: %v\n", err)
+			done = append(done, "IPv6 not at all (see above; this pod has no address of it, and should not be given one)")
+		default:
 			return err
 		}
-		how, err := try(ctx, wish, f)
-		if err != nil {
-			return fmt.Errorf("the %s rules are written (iptables-%s), but do not work: %w", f, used, err)
-		}
-		done = append(done, fmt.Sprintf("%s to %s (iptables-%s; %s)", f, f.Listener(), used, how))
-	}
-	if !six {
-		done = append(done, "IPv6 not at all (this pod has no address of it)")
 	}
 	fmt.Fprintf(log, "redirect: %s goes: %s.\n", wish, strings.Join(done, ", "))
 	return nil
+}
+
+// redirectFamily tells how it went.
+func redirectFamily(ctx context.Context, wish plan.Wish, f plan.Family, able abilities, log io.Writer) (string, error) {
+	used, err := apply(ctx, wish, f, able, log)
+	if err != nil {
+		return "", err
+	}
+	tried, err := try(ctx, wish, f)
+	if err != nil {
+		return "", fmt.Errorf("the %s rules are written (iptables-%s), but do not work: %w", f, used.by, err)
+	}
+	return fmt.Sprintf("iptables-%s; %s%s", used.by, tried, used.answers(f)), nil
 }
 
 // apiServer is where kubelet tells each container that the API server is.
@@ -97,18 +108,32 @@ func apiServer() netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(port))
 }
 
-// hasIPv6 tells whether an interface has an IPv6 address that reaches further than its link. Where IPv6 is off, and on nodes
-// whose kernel cannot redirect it, there is none.
-func hasIPv6() (bool, error) {
+// ipv6 is what the pod has of IPv6.
+type ipv6 int
+
+const (
+	off         ipv6 = iota
+	unaddressed      // an address may still come, by router advertisement
+	addressed
+)
+
+func readIPv6() (ipv6, error) {
 	content, err := os.ReadFile("/proc/self/net/if_inet6")
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return off, nil
+	}
+	if err != nil {
+		return off, err
 	}
 	for line := range strings.Lines(string(content)) {
 		// Address, index, length of the prefix, scope (0: global), flags, interface. Unique local addresses are global, too.
 		if words := strings.Fields(line); len(words) == 6 && words[3] == "00" {
-			return true, nil
+			return addressed, nil
 		}
 	}
-	return false, err
+	disabled, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	if err != nil || strings.TrimSpace(string(disabled)) == "0" {
+		return unaddressed, err
+	}
+	return off, nil
 }

@@ -22,10 +22,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test program is redirect itself where asRedirect is set, and an app that calls an address where asApp is.
+// The test program is redirect itself where asRedirect is set, and an app that calls an address where asApp is: from the port
+// that appPort names, and for as long as appPatience says.
 const (
-	asRedirect = "REDIRECT_TEST_RUN"
-	asApp      = "REDIRECT_TEST_CALL"
+	asRedirect  = "REDIRECT_TEST_RUN"
+	asApp       = "REDIRECT_TEST_CALL"
+	appPort     = "REDIRECT_TEST_PORT"
+	appPatience = "REDIRECT_TEST_PATIENCE"
 )
 
 // noRest keeps the race detector from waiting a second at the end of each process.
@@ -152,6 +155,12 @@ func (p *place) serve(t *testing.T, name string, addresses ...string) {
 // call gives what answers at an address, or what is wrong.
 func call(ctx context.Context, address string) string {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
+	if port, err := strconv.Atoi(os.Getenv(appPort)); err == nil {
+		dialer.LocalAddr = &net.TCPAddr{Port: port}
+	}
+	if patience, err := time.ParseDuration(os.Getenv(appPatience)); err == nil {
+		dialer.Timeout = patience
+	}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return err.Error()
@@ -165,10 +174,10 @@ func call(ctx context.Context, address string) string {
 }
 
 // app calls an address as a process of the given user and group.
-func (p *place) app(t *testing.T, uid, gid uint32, address string) string {
+func (p *place) app(t *testing.T, uid, gid uint32, address string, environment ...string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe") // also for a user who may not see the folder
-	cmd.Env = append(os.Environ(), asApp+"="+address, noRest)
+	cmd.Env = append(append(os.Environ(), asApp+"="+address, noRest), environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	out, err := p.run(cmd)
 	if err != nil {

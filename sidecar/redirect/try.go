@@ -32,7 +32,7 @@ func try(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
 	var dialer net.Dialer
 	route, err := dialer.DialContext(ctx, "udp", netip.AddrPortFrom(target, wish.Ports[0]).String())
 	if err != nil {
-		return "not tried, since the pod has no route to the world", nil
+		return fmt.Sprintf("not tried, since the pod has no %s route to the world", f), nil
 	}
 	_ = route.Close()
 
@@ -58,8 +58,8 @@ func try(ctx context.Context, wish plan.Wish, f plan.Family) (string, error) {
 			_ = conn.Close()
 		}
 		if err != nil {
-			return "", fmt.Errorf("a connection to %s did not arrive at %s: %w. Something else takes the pod's connections first: "+
-				"rules that are not iptables' (nft list ruleset), or a network plug-in", to, at, err)
+			return "", fmt.Errorf("a connection to %s did not arrive at %s: %w. Something else takes the pod's connections first "+
+				"or keeps the table nat from seeing them: rules that are not iptables' (nft list ruleset), or a network plug-in", to, at, err)
 		}
 	}
 	if beside {

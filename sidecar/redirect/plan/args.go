@@ -28,7 +28,7 @@ const Usage = `redirect: has the outbound connections of this network namespace 
 
 Flags:
 
-  --ports P,P,...        TCP ports whose connections are redirected (default 80)
+  --ports P,P,...        TCP ports whose connections are redirected (default 80); one that passes by the redirection is refused
   --exclude CIDR,...     addresses to which nothing is redirected
 
 It needs NET_ADMIN, and for iptables-legacy NET_RAW too. Running it again, also with other flags, replaces its own rules and no others.

@@ -13,8 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "write testdata/*.out.txt anew")
 
-// Each testdata/NAME.in.txt says in its first lines what is wished, as "# redirect: FLAGS", "# family: IPv6" and
-// "# API server: ADDRESS", and has below what iptables-save shows. NAME.out.txt is the script.
+// Each testdata/NAME.in.txt says in its first lines what is wished, as "# redirect: FLAGS", "# family: IPv6",
+// "# answer: DROP" and "# API server: ADDRESS", and has below what iptables-save shows. NAME.out.txt is the script.
 func TestAScriptIsWhatItsGoldenFileSays(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.txt")
 	if err != nil || len(inputs) == 0 {
@@ -71,6 +71,8 @@ func read(t *testing.T, text string) (plan.Wish, plan.Family) {
 			wish.Args, err = plan.Parse(strings.Fields(value))
 		case "family":
 			family = plan.IPv6
+		case "answer":
+			wish.Answer = plan.Drop
 		case "API server":
 			wish.APIServer, err = netip.ParseAddrPort(value)
 		}
@@ -101,12 +103,16 @@ func TestRulesThatAreNotAsWrittenAreNoticed(t *testing.T) {
 	}
 	wish := plan.Wish{Args: args}
 	const (
-		ours = "-A REMORA_OUTPUT -m owner --uid-owner 14001 -j RETURN\n-A REMORA_OUTPUT -m owner --gid-owner 14001 -j RETURN\n" +
-			"-A REMORA_OUTPUT -o lo -j RETURN\n-A REMORA_OUTPUT -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 14001\n"
+		guards = "-A REMORA_OUTPUT -m owner --uid-owner 14001 -j RETURN\n-A REMORA_OUTPUT -m owner --gid-owner 14001 -j RETURN\n" +
+			"-A REMORA_OUTPUT -o lo -j RETURN\n"
+		ours   = guards + "-A REMORA_OUTPUT -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 14001\n"
 		jump   = "-A OUTPUT -p tcp -j REMORA_OUTPUT\n"
 		others = "-A OUTPUT -p tcp -j ISTIO_OUTPUT\n"
+		reject = "-A REMORA_OUTPUT -p tcp -m tcp --dport 80 --tcp-flags FIN,SYN,RST,ACK SYN -j REJECT --reject-with tcp-reset\n"
+		filter = "*filter\n" + jump + guards + reject + "COMMIT\n"
+		nat    = "*nat\n" + jump + ours + "COMMIT\n"
 	)
-	if err := wish.Verify(plan.IPv4, "*nat\n"+jump+others+ours+"COMMIT\n"); err != nil {
+	if err := wish.Verify(plan.IPv4, "*nat\n"+jump+others+ours+"COMMIT\n"+filter); err != nil {
 		t.Errorf("as written: %v", err)
 	}
 	f := func(saved, want string) {
@@ -115,13 +121,35 @@ func TestRulesThatAreNotAsWrittenAreNoticed(t *testing.T) {
 			t.Errorf("%v does not say %q, of:\n%s", err, want, saved)
 		}
 	}
-	f("*nat\n"+ours+"COMMIT\n", "the first rule of OUTPUT")
-	f("*nat\n"+others+jump+ours+"COMMIT\n", "ISTIO_OUTPUT")
-	f("*nat\n"+jump+jump+ours+"COMMIT\n", "2 rules lead")
-	f("*nat\n"+jump+others+"COMMIT\n", "has 0 rules, not the 4")
-	f("*nat\n"+jump+strings.Replace(ours, "--uid-owner 14001", "--uid-owner 0", 1)+"COMMIT\n", "rule 1 of REMORA_OUTPUT")
-	f("*nat\n"+jump+strings.Replace(ours, "--gid-owner 14001 -j RETURN", "--gid-owner 14001 -j DROP", 1)+"COMMIT\n", "rule 2 of REMORA_OUTPUT")
-	f("*filter\n"+jump+ours+"COMMIT\n", "the first rule of OUTPUT")
+	f(filter+"*nat\n"+ours+"COMMIT\n", "table nat: the first rule of OUTPUT")
+	f(filter+"*nat\n"+others+jump+ours+"COMMIT\n", "ISTIO_OUTPUT")
+	f(filter+"*nat\n"+jump+jump+ours+"COMMIT\n", "2 rules lead")
+	f(filter+"*nat\n"+jump+others+"COMMIT\n", "has 0 rules, not the 4")
+	f(filter+"*nat\n"+jump+strings.Replace(ours, "--uid-owner 14001", "--uid-owner 0", 1)+"COMMIT\n", "rule 1 of REMORA_OUTPUT")
+	f(filter+"*nat\n"+jump+strings.Replace(ours, "--gid-owner 14001 -j RETURN", "--gid-owner 14001 -j DROP", 1)+"COMMIT\n", "rule 2 of REMORA_OUTPUT")
+	f(filter+strings.Replace(nat, "80", "8080", 1), "rule 4 of REMORA_OUTPUT")
+	f(filter, "table nat: the first rule of OUTPUT")
+	f(nat, "table filter: the first rule of OUTPUT")
+	f(strings.Replace(filter, jump, others+jump, 1)+nat, "ISTIO_OUTPUT")
+	f(strings.Replace(filter, reject, "", 1)+nat, "table filter: REMORA_OUTPUT has 3 rules, not the 4")
+	f(strings.Replace(filter, "-j REJECT --reject-with tcp-reset", "-j ACCEPT", 1)+nat, `it should say "--dport 80 " and "-j REJECT"`)
+	wish.Answer = plan.Drop
+	f(filter+nat, `"-j DROP"`)
+}
+
+func TestWhatAScriptDidBeforeItFailedIsTakenBackUnlessThereWereRulesBefore(t *testing.T) {
+	const (
+		empty = "*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j OTHERS\nCOMMIT\n*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+		half  = "*filter\n:OUTPUT ACCEPT [0:0]\n:REMORA_OUTPUT - [0:0]\n-A OUTPUT -p tcp -j REMORA_OUTPUT\n-A OUTPUT -j OTHERS\nCOMMIT\n" +
+			"*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+	)
+	const want = "*filter\n:REMORA_OUTPUT - [0:0]\n-D OUTPUT -p tcp -j REMORA_OUTPUT\n-X REMORA_OUTPUT\nCOMMIT\n"
+	if got := plan.Withdrawal(empty, half); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := plan.Withdrawal(empty, empty) + plan.Withdrawal(half, half); got != "" {
+		t.Errorf("with nothing to take back, or an earlier run's rules, there is\n%s", got)
+	}
 }
 
 func TestTheRulesAreTriedWithAnAddressThatIsNotExcluded(t *testing.T) {
