@@ -47,7 +47,7 @@ func createAllTheTime(t *testing.T, in string) *creators {
 				case <-next.C:
 				}
 				began := time.Now()
-				p, err := client.CoreV1().Pods(in).Create(context.WithoutCancel(ctx), tried, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+				p, err := client.CoreV1().Pods(in).Create(context.WithoutCancel(ctx), tried.DeepCopy(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 				if err == nil && (len(p.Spec.InitContainers) != 2 || p.Spec.InitContainers[1].Name != v1beta1.SidecarContainer) {
 					err = fmt.Errorf("a pod was let in without its sidecar: %+v", p.Spec.InitContainers)
 				}
