@@ -1,4 +1,4 @@
-// Caller is an app that calls an LLM, for the benchmark of pods. It says what it saw in lines of JSON, see Line:
+// Caller is an app that calls an LLM, for the benchmark of pods. It says what it saw in lines of JSON:
 //
 //	caller HOST N PROXY
 //
