@@ -29,10 +29,9 @@ func TestAnAppThatGetsTheSidecarsPortOfJustBeforeDoesNotReachTheWorld(t *testing
 					address = net.JoinHostPort(address, "80")
 					port++
 					from := fmt.Sprintf("%s=%d", appPort, port)
-					patience, undo := treatment(t, world, address)
+					patience, thenAnswer := treatment(t, world, address)
 					first := pod.app(t, 14001, 14001, address, from, appPatience+"="+patience)
-					undo()
-					world.serve(t, "the world", address)
+					thenAnswer()
 					got := pod.app(t, 1000, 1000, address, from)
 					want := "connection refused"
 					if i == 0 { // A connection that never came about is forgotten at once.
@@ -51,8 +50,12 @@ func TestAnAppThatGetsTheSidecarsPortOfJustBeforeDoesNotReachTheWorld(t *testing
 	f("legacy", legacyRule, both)
 }
 
-// refuses is what the world does as long as nobody listens. Like its siblings, it tells how long to wait, and undoes.
-func refuses(*testing.T, *place, string) (string, func()) { return "10s", func() {} }
+// refuses is what the world does as long as nobody listens. Like its siblings, it tells how long to wait, and has the world
+// answer from then on.
+func refuses(t *testing.T, world *place, address string) (string, func()) {
+	t.Helper()
+	return "10s", func() { world.serve(t, "the world", address) }
+}
 
 func resets(t *testing.T, world *place, address string) (string, func()) {
 	t.Helper()
@@ -62,26 +65,35 @@ func resets(t *testing.T, world *place, address string) (string, func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
+	t.Cleanup(func() { listener.Close() })
 	go func() {
-		defer close(ended)
-		defer listener.Close()
-		if conn, err := listener.Accept(); err == nil {
-			_ = conn.(*net.TCPConn).SetLinger(0)
+		for connections := 0; ; connections++ {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if connections == 0 {
+				_ = conn.(*net.TCPConn).SetLinger(0)
+			} else {
+				fmt.Fprint(conn, "the world")
+			}
 			_ = conn.Close()
 		}
 	}()
-	return "10s", func() { <-ended }
+	return "10s", func() {}
 }
 
-func loses(t *testing.T, world *place, _ string) (string, func()) {
+func loses(t *testing.T, world *place, address string) (string, func()) {
 	t.Helper()
 	each := func(action string) {
 		rule := "-t raw " + action + " PREROUTING -p tcp --dport 80 -j DROP"
 		world.sh(t, "iptables-nft "+rule+"; ip6tables-nft "+rule)
 	}
 	each("-A")
-	return "300ms", func() { each("-D") }
+	return "300ms", func() {
+		each("-D")
+		world.serve(t, "the world", address)
+	}
 }
 
 func TestWhereTheTableNatIsNotAskedNothingLeaves(t *testing.T) {

@@ -1,7 +1,8 @@
 //go:build linux
 
-// Redirect has a pod's outbound connections end at its sidecar, and refuses those that pass by it. It runs once, before the pod's other containers, in the pod's
-// network namespace; kubelets may run it again at any time, also beside a sidecar that is at work.
+// Redirect has a pod's outbound connections end at its sidecar, and refuses those that pass by it. It runs once, before the
+// pod's other containers, in the pod's network namespace; kubelets may run it again at any time, also beside a sidecar that
+// is at work.
 package main
 
 import (
