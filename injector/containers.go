@@ -68,7 +68,7 @@ func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequ
 		},
 		// The app and the user's init containers start when a configuration has been read, so that their first call succeeds. A pod
 		// that starts while the API server is away waits, rather than to be started anew again and again.
-		StartupProbe: probe("/readyz", 1, 600),
+		StartupProbe: probe("/startupz", 1, 600),
 		// /readyz stays 200 from the first configuration on, until shutdown: while the API server is away, it does not take the pod out of its Services.
 		ReadinessProbe: probe("/readyz", 10, 3),
 		LivenessProbe:  probe("/livez", 10, 6),

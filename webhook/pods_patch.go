@@ -160,4 +160,4 @@ func operations(path string, from, to map[string]any) []operation {
 }
 
 // escaped is for a JSON pointer (RFC 6901).
-func escaped(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
+func escaped(key string) string { return strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1") }

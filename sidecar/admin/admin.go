@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,24 +22,32 @@ import (
 const (
 	requestTime = 5 * time.Second
 	idleTime    = 30 * time.Second
+	startTime   = 4 * time.Second // that /startupz waits: less than what its probe does
 )
 
 // Server answers on two addresses: for probes, and for people on this machine.
 type Server struct {
 	store    *snapshot.Store
 	draining atomic.Bool
+	started  chan struct{} // closed by the first configuration
 	health   *fasthttp.Server
 	admin    *fasthttp.Server
 }
 
 // New makes a server that tells of the store.
 func New(store *snapshot.Store) *Server {
-	s := &Server{store: store}
+	s := &Server{store: store, started: make(chan struct{})}
+	start := sync.OnceFunc(func() { close(s.started) })
+	store.OnChange(func(n *snapshot.Snapshot) {
+		if n.Ready {
+			start()
+		}
+	})
 	s.health = server(map[string]func(*fasthttp.RequestCtx){
-		"/livez": s.livez, "/readyz": s.readyz,
+		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz,
 	})
 	s.admin = server(map[string]func(*fasthttp.RequestCtx){
-		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz,
+		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz,
 	})
 	return s
 }
@@ -106,6 +115,17 @@ func (s *Server) readyz(c *fasthttp.RequestCtx) {
 	}
 }
 
+// startupz is readyz for whoever would have to ask again: a kubelet does so after a second, which each start of a pod would take longer.
+func (s *Server) startupz(c *fasthttp.RequestCtx) {
+	patience := time.NewTimer(startTime)
+	defer patience.Stop()
+	select {
+	case <-s.started:
+	case <-patience.C:
+	}
+	s.readyz(c)
+}
+
 // outage tells that the API server is away, after mark; nothing where it is not.
 func outage(s *snapshot.Snapshot, mark string) string {
 	if s.Outage == nil {
@@ -121,7 +141,8 @@ func outage(s *snapshot.Snapshot, mark string) string {
 func index(c *fasthttp.RequestCtx) {
 	say(c, fasthttp.StatusOK, "%s", "/config   the configuration that runs, and what is wrong with it; without keys\n"+
 		"/livez    200 while the process serves\n"+
-		"/readyz   200 once a configuration has been read, until shutdown")
+		"/readyz   200 once a configuration has been read, until shutdown\n"+
+		"/startupz the same, but waits some seconds for the first one")
 }
 
 func (s *Server) config(c *fasthttp.RequestCtx) {

@@ -166,3 +166,27 @@ func TestOnlyGetAndHeadAreAnswered(t *testing.T) {
 		t.Errorf("/: %d %q", status, body)
 	}
 }
+
+func TestTheFirstConfigurationAnswersWhoWaitsForIt(t *testing.T) {
+	_, store, ask := serve(t)
+	asked := make(chan struct{})
+	type answer struct {
+		status int
+		body   string
+	}
+	got := make(chan answer, 1)
+	go func() {
+		close(asked)
+		status, _, body := ask("health", http.MethodGet, "/startupz")
+		got <- answer{status, body}
+	}()
+	<-asked
+	if status, _, _ := ask("health", http.MethodGet, "/readyz"); status != http.StatusServiceUnavailable {
+		t.Errorf("/readyz answers %d without a configuration", status)
+	}
+	table, _ := routing.Compile(routing.Objects{}, nil)
+	store.Publish(&snapshot.Snapshot{Table: table, Ready: true})
+	if a := <-got; a.status != http.StatusOK || !strings.HasPrefix(a.body, "ok") {
+		t.Errorf("/startupz answers %d %s", a.status, a.body)
+	}
+}

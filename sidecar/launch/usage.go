@@ -28,7 +28,7 @@ Flags:
   --listen ADDR       where apps reach the proxy: IP and port, loopback only; may be repeated
                       (default 127.0.0.1:14001 and [::1]:14001)
   --admin ADDR        where /config shows the running configuration, loopback only (default 127.0.0.1:14020)
-  --health ADDR       where /livez and /readyz are answered (default :14021)
+  --health ADDR       where /livez, /readyz and /startupz are answered (default :14021)
   --trusted-ca FILE   PEM certificates of authorities to trust beside those of the system
   --labels k=v,...    labels of the workload that is served, for workloadSelector and sourceLabels
   --labels-file FILE  the same from a file of Kubernetes' downward API, followed while it changes
