@@ -34,7 +34,7 @@ demo-down: ## End the demo's Kubernetes
 
 # -count=1: several tests build and run the programs, which the test cache knows nothing of. Packages begin in the order given:
 # those that take longest first, so that none of them is left over at the end; they wait more than they work, hence -p. Check has vetted.
-LONG := ./test/e2e ./test/integration ./webhook ./test/demo ./test/dockerfile ./sidecar/watch
+LONG := ./test/e2e ./test/integration ./webhook ./test/demo ./test/dockerfile ./test/bench/pods ./sidecar/watch
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
@@ -55,10 +55,11 @@ generate: ## Write the deep copies of apis/ and the CRDs of config/crd from the 
 	  for old in config/crd/*_*.yaml; do [ -e "$$new/$${old##*/}" ] || rm -f "$$old"; done; \
 	  for f in "$$new"/*; do cmp -s "$$f" config/crd/$${f##*/} || install -m 644 "$$f" config/crd/; done
 
-bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and haproxy; the configuration in Kubernetes
+bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and haproxy; the configuration in Kubernetes; injection
 	@.ci/prerequisites bench
 	@go run ./test/bench
 	@go run ./test/bench/cluster
+	@go run ./test/bench/pods
 
 fuzz: ## Run each fuzz test for a short while (FUZZTIME=15s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \
