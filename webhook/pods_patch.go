@@ -160,4 +160,6 @@ func operations(path string, from, to map[string]any) []operation {
 }
 
 // escaped is for a JSON pointer (RFC 6901).
-func escaped(key string) string { return strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1") }
+func escaped(key string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(key, "~", "~0"), "/", "~1")
+}
