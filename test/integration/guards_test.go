@@ -45,7 +45,6 @@ func TestTheGuardsHoldWithoutAnyWebhook(t *testing.T) {
 	t.Run("NobodyEntersTheSidecar", g.nobodyEntersTheSidecar)
 	t.Run("OnlyTheControllerGetsTokens", g.onlyTheControllerGetsTokens)
 	t.Run("LargePodsAreJudgedInTime", g.largePodsAreJudgedInTime)
-	t.Run("PodsWithoutASidecarNeedNoSettings", g.podsWithoutASidecarNeedNoSettings) // the last: it takes them away
 }
 
 // each tries the cases of a file.
@@ -212,25 +211,4 @@ func (g guards) largePodsAreJudgedInTime(t *testing.T) {
 	last.VolumeMounts = append(last.VolumeMounts[:len(last.VolumeMounts):len(last.VolumeMounts)], corev1.VolumeMount{Name: v1beta1.AccessVolume, MountPath: "/a"})
 	_, err = kubernetes.NewForConfigOrDie(g.as("")).CoreV1().Pods("guarded").Create(ctx, pod, metav1.CreateOptions{DryRun: tryOnly})
 	check(t, err, []string{"volumeMounts: container h "})
-}
-
-func (g guards) podsWithoutASidecarNeedNoSettings(t *testing.T) {
-	client := kubernetes.NewForConfigOrDie(g.as("")).CoreV1()
-	if err := client.PodTemplates(v1beta1.InstallationNamespace).Delete(t.Context(), v1beta1.SidecarName, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	create := func(name string) error {
-		pod := g.pods[name].DeepCopy()
-		pod.Name = "new"
-		_, err := client.Pods("guarded").Create(t.Context(), pod, metav1.CreateOptions{DryRun: tryOnly})
-		return err
-	}
-	(manifests{g.ControlPlane}).eventually(t, func() (string, bool) {
-		err := create("injected")
-		return errorText(err), err != nil && strings.Contains(err.Error(), "remora-guard-images")
-	})
-	check(t, create("ordinary"), nil)
-	// One that runs is still its owner's.
-	_, err := client.Pods("guarded").Patch(t.Context(), "injected", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{DryRun: tryOnly})
-	check(t, err, nil)
 }
