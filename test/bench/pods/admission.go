@@ -170,8 +170,8 @@ func (b *bench) largePods(ctx context.Context) error {
 	return nil
 }
 
-// guardOfPods is the binding of the policy that looks at pods when they are created.
-const guardOfPods = "remora-guard-pods"
+// guardsOfPods are the bindings of the policies that look at pods when they are created.
+var guardsOfPods = []string{"remora-guard-pods", "remora-guard-nodes"}
 
 // guards compares pods that nobody injects with those of a namespace that the guards are told to leave alone.
 func (b *bench) guards(ctx context.Context) error {
@@ -179,8 +179,10 @@ func (b *bench) guards(ctx context.Context) error {
 	bindings := b.client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
 	exception := fmt.Appendf(nil, `{"spec":{"matchResources":{"namespaceSelector":{"matchExpressions":[{"key":%q,"operator":"NotIn","values":[%q]}]}}}}`,
 		corev1.LabelMetadataName, unguarded)
-	if _, err := bindings.Patch(ctx, guardOfPods, types.MergePatchType, exception, metav1.PatchOptions{}); err != nil {
-		return err
+	for _, name := range guardsOfPods {
+		if _, err := bindings.Patch(ctx, name, types.MergePatchType, exception, metav1.PatchOptions{}); err != nil {
+			return err
+		}
 	}
 	// A pod that they forbid tells whether they look.
 	forbidden := app("forbidden")
