@@ -100,6 +100,7 @@ func (c talked) String() string {
 const (
 	curlRefused = 7
 	curlEmpty   = 52
+	curlSend    = 55
 	curlReset   = 56
 	curlTimeout = 28
 )
