@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"remora.dev/remora/injector"
@@ -66,18 +65,7 @@ func shortened(words string) string {
 	return words
 }
 
-// podCounter gives the metric of what became of pods. All servers of a process count into one.
+// podCounter gives the metric of what became of pods.
 func podCounter() (*prometheus.CounterVec, error) {
-	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "remora_admission_pods_total",
-		Help: "Pods that were to be created and were asked about, by verdict (Inject, Skip, Deny, Ignore) and code.",
-	}, []string{"verdict", "code"})
-	err := metrics.Registry.Register(counter)
-	var before prometheus.AlreadyRegisteredError
-	if errors.As(err, &before) {
-		if counter, ok := before.ExistingCollector.(*prometheus.CounterVec); ok {
-			return counter, nil
-		}
-	}
-	return counter, err
+	return counter("remora_admission_pods_total", "Pods that were to be created and were asked about, by verdict (Inject, Skip, Deny, Ignore) and code.", "verdict", "code")
 }

@@ -107,18 +107,20 @@ func (s *store) namespace(name string) ([]*object, error) {
 	return all, nil
 }
 
-// deniedCounter gives the metric of what was denied. All servers of a process count into one.
+// deniedCounter gives the metric of what was denied.
 func deniedCounter() (*prometheus.CounterVec, error) {
-	counter := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "remora_admission_denials_total",
-		Help: "Reasons for which LLMProviders and LLMRoutes were refused, by kind and code.",
-	}, []string{"kind", "code"})
-	err := metrics.Registry.Register(counter)
+	return counter("remora_admission_denials_total", "Reasons for which LLMProviders and LLMRoutes were refused, by kind and code.", "kind", "code")
+}
+
+// counter gives the metric of that name. All servers of a process count into one.
+func counter(name, help string, labels ...string) (*prometheus.CounterVec, error) {
+	made := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+	err := metrics.Registry.Register(made)
 	var before prometheus.AlreadyRegisteredError
 	if errors.As(err, &before) {
-		if counter, ok := before.ExistingCollector.(*prometheus.CounterVec); ok {
-			return counter, nil
+		if made, ok := before.ExistingCollector.(*prometheus.CounterVec); ok {
+			return made, nil
 		}
 	}
-	return counter, err
+	return made, err
 }
