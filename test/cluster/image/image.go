@@ -105,7 +105,7 @@ func write(out *os.File, reference string, config Config, files []File) error {
 		"architecture": runtime.GOARCH, "os": "linux", "config": config,
 		// One entry for the one layer: tools that build on an image count them.
 		"history": []map[string]string{{"created_by": "package image"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sum.Sum(nil))}},
+		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sum.Sum(nil))}},
 	})
 	if err != nil {
 		return err
