@@ -240,7 +240,7 @@ func injected(p *corev1.Pod) {
 func (r *accessRig) errorsOf(word string) (found []string) {
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
-	for line := range strings.Lines(r.log.Buffer.String()) {
+	for line := range strings.Lines(r.log.all()) {
 		if strings.Contains(line, `"error":`) && strings.Contains(line, word) {
 			found = append(found, line)
 		}

@@ -145,7 +145,7 @@ func aBrokenBundleIsRepaired(in *installation) {
 			t.Logf("%s: the API server does not take it: %v", name, err)
 			continue
 		}
-		await(t, time.Second, func() error {
+		await(t, 20*time.Second, func() error {
 			for entry, bundle := range in.bundles(t) {
 				if n := len(parseBundle(bundle)); !bytes.Contains(bundle, ours) || n > maxAuthorities ||
 					bytes.Contains(bundle, expired.certificate) || bytes.Equal(bundle, broken) {
@@ -156,7 +156,7 @@ func aBrokenBundleIsRepaired(in *installation) {
 		})
 	}
 	in.reapply(t)
-	await(t, time.Second, func() error {
+	await(t, 20*time.Second, func() error {
 		for name, bundle := range in.bundles(t) {
 			if !bytes.Equal(bundle, ours) {
 				return fmt.Errorf("applied again, %s has\n%s", name, bundle)
@@ -177,7 +177,7 @@ func aBrokenBundleIsRepaired(in *installation) {
 	if _, err := in.configurations().Update(t.Context(), edited, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, time.Second, func() error {
+	await(t, 20*time.Second, func() error {
 		for name, bundle := range in.bundles(t) {
 			if !bytes.Contains(bundle, ours) || !bytes.Contains(bundle, other.certificate) {
 				return fmt.Errorf("%s has\n%s", name, bundle)

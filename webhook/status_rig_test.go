@@ -55,11 +55,16 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// String gives the end of what was written.
-func (b *lockedBuffer) String() string {
+// all gives what was written.
+func (b *lockedBuffer) all() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := b.Buffer.String()
+	return b.Buffer.String()
+}
+
+// String gives the end of what was written.
+func (b *lockedBuffer) String() string {
+	all := b.all()
 	return all[max(0, len(all)-3000):]
 }
 
