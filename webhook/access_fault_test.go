@@ -181,9 +181,7 @@ func leaderChanges(t *testing.T, r *accessRig, ns string) {
 		r.awaitFive(t, name)
 	}
 	r.passes(t, 10)
-	r.log.mu.Lock()
 	log := r.log.all()
-	r.log.mu.Unlock()
 	for _, name := range all {
 		if n := strings.Count(log, `"msg":"token issued","namespace":"`+name+`"`); n > 1 {
 			t.Errorf("%s was given %d tokens", name, n)

@@ -238,8 +238,6 @@ func injected(p *corev1.Pod) {
 
 // errorsOf gives the errors in the log that have a word.
 func (r *accessRig) errorsOf(word string) (found []string) {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
 	for line := range strings.Lines(r.log.all()) {
 		if strings.Contains(line, `"error":`) && strings.Contains(line, word) {
 			found = append(found, line)
