@@ -20,8 +20,6 @@ const (
 	ProviderImage = "remora.dev/demo-provider:latest"
 	// AppImage is that of the app in the mesh's own walkthrough: curl and a shell, and root's.
 	AppImage = "registry-cn-hangzhou.ack.aliyuncs.com/ack-demo/curl:asm-sleep"
-	// ToolsImage holds the provider, as /provider, and what AppImage has; user 1000, so that any namespace admits it.
-	ToolsImage = "test.invalid/tools:1"
 )
 
 // programs are what an app has beside its own: this machine's.
@@ -32,12 +30,12 @@ var programs = []string{
 
 // Archives are image archives, as package image writes them.
 type Archives struct {
-	Product              []string // each image of the product, as `make images` names it
-	Provider, App, Tools string
+	Product       []string // each image of the product, as `make images` names it
+	Provider, App string
 }
 
 // All are all of them.
-func (a Archives) All() []string { return append([]string{a.Provider, a.App, a.Tools}, a.Product...) }
+func (a Archives) All() []string { return append([]string{a.Provider, a.App}, a.Product...) }
 
 // WriteImages builds the product as `make build` does, packs it as `make images` does, and writes the tools' images, all into
 // the folder dir. The module's folder is root. Nothing is downloaded.
@@ -67,9 +65,7 @@ func WriteTools(ctx context.Context, root, dir string) (Archives, error) {
 	if err != nil {
 		return Archives{}, err
 	}
-	a := Archives{
-		Provider: filepath.Join(dir, "demo-provider.tar"), App: filepath.Join(dir, "app.tar"), Tools: filepath.Join(dir, "tools.tar"),
-	}
+	a := Archives{Provider: filepath.Join(dir, "demo-provider.tar"), App: filepath.Join(dir, "app.tar")}
 	if err := build(ctx, root, dir, "./test/stage/provider"); err != nil {
 		return a, err
 	}
@@ -85,7 +81,6 @@ func WriteTools(ctx context.Context, root, dir string) (Archives, error) {
 	}{
 		{a.Provider, ProviderImage, image.Config{Entrypoint: []string{"/provider"}, User: "1000:1000"}, []image.File{provider}},
 		{a.App, AppImage, image.Config{Cmd: []string{"/bin/sleep", "infinity"}}, app},
-		{a.Tools, ToolsImage, image.Config{User: "1000:1000"}, append([]image.File{provider}, app...)},
 	} {
 		if err := image.Write(one.archive, one.reference, one.config, one.files); err != nil {
 			return a, err
