@@ -296,20 +296,7 @@ func (r *accessRig) labelMany(tb testing.TB, prefix string, n int) []string {
 }
 
 // secretReads is how many single Secrets the API server has been asked for.
-func (r *accessRig) secretReads(tb testing.TB) (n int) {
+func (r *accessRig) secretReads(tb testing.TB) int {
 	tb.Helper()
-	out, err := r.Kubectl(tb.Context(), "get", "--raw", "/metrics")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, `resource="secrets"`) && strings.Contains(line, `verb="GET"`) {
-			count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), 64)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			n += int(count)
-		}
-	}
-	return n
+	return r.answered(tb, `resource="secrets"`, `verb="GET"`)
 }

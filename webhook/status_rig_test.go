@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -262,20 +263,28 @@ func (r *statusRig) versions(tb testing.TB) map[string]string {
 }
 
 // statusWrites is how many writes of a status the API server has answered.
-func (r *statusRig) statusWrites(tb testing.TB) (n int) {
+func (r *statusRig) statusWrites(tb testing.TB) int {
+	tb.Helper()
+	return r.answered(tb, `subresource="status"`, `group="istio.alibabacloud.com"`)
+}
+
+// answered is how many requests the API server has answered, of those whose labels in its metrics have all the words.
+func (r *statusRig) answered(tb testing.TB, words ...string) (n int) {
 	tb.Helper()
 	out, err := r.Kubectl(tb.Context(), "get", "--raw", "/metrics")
 	if err != nil {
 		tb.Fatal(err)
 	}
 	for line := range strings.Lines(out) {
-		if strings.HasPrefix(line, "apiserver_request_total{") && strings.Contains(line, `subresource="status"`) && strings.Contains(line, `group="istio.alibabacloud.com"`) {
-			count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), 64)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			n += int(count)
+		missing := slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+		if missing || !strings.HasPrefix(line, "apiserver_request_total{") {
+			continue
 		}
+		count, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndex(line, " ")+1:]), 64)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		n += int(count)
 	}
 	return n
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -45,7 +44,7 @@ func TestNothingFailsWhileTheInstallationComesAndGoes(t *testing.T) {
 		began := time.Now()
 		disturb(pods(t, v1beta1.WebhookName))
 		settled()
-		t.Logf("%s: %v until all is as before; %s; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t), c.stop(t))
+		t.Logf("%s: %v until all is as before; %s; %s", what, time.Since(began).Round(100*time.Millisecond), w.stop(t, "write", 20), c.stop(t, "pod", 10))
 	}
 	f("an eviction", func(pods []string) {
 		evict := func(pod string) error {
@@ -69,65 +68,17 @@ const writing = 6
 
 func written(n int) string { return fmt.Sprintf("written-%d", n) }
 
-// writers change their providers again and again. Each change is judged by the webhook.
-type writers struct {
-	cancel  context.CancelFunc
-	running sync.WaitGroup
-
-	mu     sync.Mutex
-	writes int
-	worst  time.Duration
-	failed []error
-}
-
-func writeAllTheTime(t *testing.T, in string) *writers {
+// writeAllTheTime changes providers again and again. Each change is judged by the webhook.
+func writeAllTheTime(t *testing.T, in string) *trials {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(cancel)
-	w := &writers{cancel: cancel}
 	client := dynamic.NewForConfigOrDie(config).Resource(schema.GroupVersionResource{
 		Group: v1beta1.GroupVersion.Group, Version: v1beta1.GroupVersion.Version, Resource: "llmproviders",
 	}).Namespace(in)
-	for n := range writing {
-		w.running.Go(func() {
-			next := time.NewTicker(20 * time.Millisecond)
-			defer next.Stop()
-			for i := 0; ; i++ {
-				select {
-				case <-ctx.Done():
-					return
-				case <-next.C:
-				}
-				patch := fmt.Sprintf(`{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":"m-%d"}}}}}`, i)
-				began := time.Now()
-				_, err := client.Patch(context.WithoutCancel(ctx), written(n), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-				w.mu.Lock()
-				w.writes++
-				w.worst = max(w.worst, time.Since(began))
-				if err != nil {
-					w.failed = append(w.failed, fmt.Errorf("%s: %w", began.Format("15:04:05.000"), err))
-				}
-				w.mu.Unlock()
-			}
-		})
-	}
-	return w
-}
-
-func (w *writers) stop(t *testing.T) string {
-	t.Helper()
-	w.cancel()
-	w.running.Wait()
-	for i, err := range w.failed {
-		if i < 5 {
-			t.Errorf("a write failed, at %v", err)
-		}
-	}
-	said := fmt.Sprintf("%d writes, %d of them failed, the slowest took %v", w.writes, len(w.failed), w.worst.Round(time.Millisecond))
-	if w.writes < 20 {
-		t.Errorf("there was no continuous writing: %s", said)
-	}
-	return said
+	return tryAllTheTime(t, writing, 20*time.Millisecond, func(ctx context.Context, n, i int) error {
+		patch := fmt.Sprintf(`{"spec":{"configs":{"defaultConfig":{"openAIConfig":{"model":"m-%d"}}}}}`, i)
+		_, err := client.Patch(ctx, written(n), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		return err
+	})
 }
 
 func TestAnotherControllerTakesOver(t *testing.T) {
