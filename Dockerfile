@@ -12,7 +12,7 @@ WORKDIR /source
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ENV CGO_ENABLED=0 GOOS=linux
+ENV CGO_ENABLED=0 GOOS=linux GOCACHE=/go/build
 
 FROM source AS build-webhook
 ARG TARGETARCH

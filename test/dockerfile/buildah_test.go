@@ -71,7 +71,7 @@ func (s *store) build(t *testing.T, target, architecture, version string) unpack
 		"--platform", "linux/"+architecture, "--build-arg", "BUILDPLATFORM=linux/"+runtime.GOARCH, // buildah 1.28 does not set it
 		"--build-arg", "GO_IMAGE="+base, "--build-arg", "DEBIAN_IMAGE="+base, "--build-arg", "VERSION="+version,
 		"--volume", "/usr:/usr:ro", "--volume", s.goEnv["GOROOT"]+":"+goroot+":ro",
-		"--volume", s.goEnv["GOMODCACHE"]+":/go/pkg/mod", "--volume", s.goEnv["GOCACHE"]+":/root/.cache/go-build",
+		"--volume", s.goEnv["GOMODCACHE"]+":/go/pkg/mod", "--volume", s.goEnv["GOCACHE"]+":/go/build",
 		"--target", target, "--tag", name, ".")
 	archive := filepath.Join(s.dir, target+"-"+architecture+".tar")
 	s.buildah(t, "push", "--quiet", name, "docker-archive:"+archive)
@@ -100,7 +100,7 @@ func writeBase(ctx context.Context, archive string, goEnv map[string]string) err
 		{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777},
 	}
 	for _, folder := range []string{
-		"/usr", goroot, "/go/pkg/mod", "/root/.cache/go-build", "/proc", "/sys", "/dev", "/run", "/var/tmp", "/var/lib/dpkg/info",
+		"/usr", goroot, "/go/pkg/mod", "/go/build", "/proc", "/sys", "/dev", "/run", "/var/tmp", "/var/lib/dpkg/info",
 		"/var/lib/dpkg/updates", "/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial", "/var/log/apt",
 		"/etc/apt/apt.conf.d", "/etc/apt/preferences.d", "/etc/apt/sources.list.d",
 	} {
