@@ -15,6 +15,7 @@ import (
 
 	"remora.dev/remora/sidecar/admin"
 	"remora.dev/remora/sidecar/launch"
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/proxy"
 	"remora.dev/remora/sidecar/snapshot"
 )
@@ -43,7 +44,8 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 
 	store := snapshot.NewStore()
 	failed := make(chan error, len(l.apps)+2)
-	status := admin.New(store)
+	counted := metrics.New()
+	status := admin.New(store, counted)
 	go func() { failed <- status.ServeHealth(l.health) }()
 	go func() { failed <- status.ServeAdmin(l.admin) }()
 
@@ -51,7 +53,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted})
+	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Metrics: counted})
 	if err != nil {
 		return err
 	}

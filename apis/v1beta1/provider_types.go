@@ -79,6 +79,24 @@ type LLMProviderSpec struct {
 	// +optional
 	TLS *ProviderTLS `json:"tls,omitempty"`
 
+	// The header that carries the key. Bearer (default): "Authorization: Bearer
+	// KEY". api-key: "api-key: KEY", as Azure OpenAI wants it. x-api-key:
+	// "x-api-key: KEY". An addition of Remora.
+	// +optional
+	AuthScheme AuthScheme `json:"authScheme,omitempty"`
+
+	// Parameters that every request to this provider has in its query, in place
+	// of what the app sent under the same names, such as {api-version:
+	// "2024-10-21"}. An addition of Remora.
+	// +kubebuilder:validation:MaxProperties=16
+	// +optional
+	Query map[string]string `json:"query,omitempty"`
+
+	// How much the provider is asked to bear, and when it is left alone. The words
+	// are those of Istio's DestinationRule. An addition of Remora.
+	// +optional
+	TrafficPolicy *TrafficPolicy `json:"trafficPolicy,omitempty"`
+
 	// What is filled in into requests: for all of them, and for single rules of
 	// LLMRoutes.
 	//
@@ -151,6 +169,94 @@ type ProviderTLS struct {
 	// the traffic has the key.
 	// +optional
 	AllowInsecureKey bool `json:"allowInsecureKey,omitempty"`
+}
+
+// AuthScheme says which header carries the key.
+//
+// +kubebuilder:validation:Enum=Bearer;api-key;x-api-key;""
+type AuthScheme string
+
+// The headers that can carry the key.
+const (
+	// AuthBearer is "Authorization: Bearer KEY" (RFC 6750). It is the default.
+	AuthBearer AuthScheme = "Bearer"
+	// AuthAPIKey is "api-key: KEY", which is Azure OpenAI's.
+	AuthAPIKey AuthScheme = "api-key"
+	// AuthXAPIKey is "x-api-key: KEY", which is Anthropic's.
+	AuthXAPIKey AuthScheme = "x-api-key"
+)
+
+// TrafficPolicy says how much a provider is asked to bear by each sidecar, and
+// when a sidecar leaves it alone.
+type TrafficPolicy struct {
+	// Limits of the connections to the provider.
+	// +optional
+	ConnectionPool *ConnectionPool `json:"connectionPool,omitempty"`
+
+	// When the provider is left alone for a while, because it keeps failing. The
+	// calls go to another backend of the rule then; where there is none, they go
+	// to the provider all the same.
+	// +optional
+	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"`
+}
+
+// ConnectionPool limits the connections of one sidecar to a provider.
+type ConnectionPool struct {
+	// +optional
+	TCP *TCPSettings `json:"tcp,omitempty"`
+	// +optional
+	HTTP *HTTPSettings `json:"http,omitempty"`
+}
+
+// TCPSettings limit connections.
+type TCPSettings struct {
+	// How many there may be at the same time; a stream has one for itself.
+	// Default: 1024.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	MaxConnections *int32 `json:"maxConnections,omitempty"`
+
+	// The time to connect, TLS included, in each attempt. Default: 10s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
+	// +optional
+	ConnectTimeout *metav1.Duration `json:"connectTimeout,omitempty"`
+
+	// The age after which a connection takes no further request, so that new
+	// addresses of the provider are found. 0s means no limit. Default: 10m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
+	// +optional
+	MaxConnectionDuration *metav1.Duration `json:"maxConnectionDuration,omitempty"`
+}
+
+// HTTPSettings limit requests.
+type HTTPSettings struct {
+	// How many requests may wait for a connection; those beyond get 503 at once.
+	// 0: none waits. Default: 1024.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	HTTP1MaxPendingRequests *int32 `json:"http1MaxPendingRequests,omitempty"`
+}
+
+// OutlierDetection says when a provider is left alone.
+type OutlierDetection struct {
+	// How many failures in a row it takes: no connection, a connection that ended
+	// without an answer, no first token in time, or a status from 500 on. 0: it is
+	// never left alone. Default: 5.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Consecutive5xxErrors *int32 `json:"consecutive5xxErrors,omitempty"`
+
+	// For how long, the first time. A single call tries it then; if that fails, it
+	// is left alone for twice as long, up to ten times this. Default: 30s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
+	// +optional
+	BaseEjectionTime *metav1.Duration `json:"baseEjectionTime,omitempty"`
 }
 
 // LocalObjectReference names an object in the same namespace.

@@ -1,6 +1,9 @@
 package v1beta1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // LLMRoute says which provider answers the calls to a host, by the headers
 // and the model of the call, the labels of the calling pod, and weights. The
@@ -115,6 +118,18 @@ type LLMRule struct {
 	// be made or the provider asked to come again soon. An addition of Remora.
 	// +optional
 	Retries *Retries `json:"retries,omitempty"`
+
+	// What a call may measure. An addition of Remora.
+	// +optional
+	Limits *Limits `json:"limits,omitempty"`
+}
+
+// Limits are what a call may measure.
+type Limits struct {
+	// The size of a request's body, such as 512Ki or 64Mi, decompressed where it
+	// is compressed; a larger one is answered 413. Default: 64Mi.
+	// +optional
+	RequestBody *resource.Quantity `json:"requestBody,omitempty"`
 }
 
 // LLMRequestMatch is one way for a rule to match: all that it names must

@@ -15,6 +15,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/snapshot"
 )
 
@@ -28,15 +29,16 @@ const (
 // Server answers on two addresses: for probes, and for people on this machine.
 type Server struct {
 	store    *snapshot.Store
+	metrics  *metrics.Set
 	draining atomic.Bool
 	started  chan struct{} // closed by the first configuration
 	health   *fasthttp.Server
 	admin    *fasthttp.Server
 }
 
-// New makes a server that tells of the store.
-func New(store *snapshot.Store) *Server {
-	s := &Server{store: store, started: make(chan struct{})}
+// New makes a server that tells of the store, and of what is counted.
+func New(store *snapshot.Store, counted *metrics.Set) *Server {
+	s := &Server{store: store, metrics: counted, started: make(chan struct{})}
 	start := sync.OnceFunc(func() { close(s.started) })
 	store.OnChange(func(n *snapshot.Snapshot) {
 		if n.Ready {
@@ -44,10 +46,10 @@ func New(store *snapshot.Store) *Server {
 		}
 	})
 	s.health = server(map[string]func(*fasthttp.RequestCtx){
-		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz,
+		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
 	})
 	s.admin = server(map[string]func(*fasthttp.RequestCtx){
-		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz,
+		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
 	})
 	return s
 }
@@ -138,8 +140,14 @@ func outage(s *snapshot.Snapshot, mark string) string {
 	return text
 }
 
+func (s *Server) counted(c *fasthttp.RequestCtx) {
+	c.SetContentType("text/plain; version=0.0.4; charset=utf-8")
+	s.metrics.Write(c)
+}
+
 func index(c *fasthttp.RequestCtx) {
 	say(c, fasthttp.StatusOK, "%s", "/config   the configuration that runs, and what is wrong with it; without keys\n"+
+		"/metrics  what is counted, for Prometheus\n"+
 		"/livez    200 while the process serves\n"+
 		"/readyz   200 once a configuration has been read, until shutdown\n"+
 		"/startupz the same, but waits some seconds for the first one")

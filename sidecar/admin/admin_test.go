@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
 )
@@ -27,7 +28,7 @@ spec:
 func serve(t *testing.T) (s *Server, store *snapshot.Store, ask func(where, method, path string) (int, http.Header, string)) {
 	t.Helper()
 	store = snapshot.NewStore()
-	s = New(store)
+	s = New(store, metrics.New())
 	addresses := map[string]string{}
 	done := make(chan error, 2)
 	for where, f := range map[string]func(net.Listener) error{"health": s.ServeHealth, "admin": s.ServeAdmin} {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/snapshot"
 )
 
@@ -35,7 +36,7 @@ func health(t *testing.T, failures int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, done := New(snapshot.NewStore()), make(chan error, 1)
+	s, done := New(snapshot.NewStore(), metrics.New()), make(chan error, 1)
 	go func() { done <- s.ServeHealth(&failing{ln, failures}) }()
 	t.Cleanup(func() {
 		_ = s.Shutdown(context.Background())

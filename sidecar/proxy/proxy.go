@@ -19,6 +19,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
 )
@@ -39,6 +40,10 @@ type Options struct {
 	Log   logr.Logger
 	// TrustedCAs verify providers that bring no caBundle of their own; nil means the system's.
 	TrustedCAs *x509.CertPool
+	// Metrics takes what is counted; nil means that nobody looks.
+	Metrics *metrics.Set
+	// Memory is what the process may use, in bytes, of which a quarter may be buffered bodies; 0 means that it is found out.
+	Memory int64
 }
 
 // Proxy serves apps. Make it with New.
@@ -46,6 +51,7 @@ type Proxy struct {
 	store      *snapshot.Store
 	log        logr.Logger
 	trusted    *authorities
+	metrics    *metrics.Set
 	server     *fasthttp.Server
 	departures *departures
 	redirects  redirects
@@ -63,8 +69,11 @@ func New(o Options) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Metrics == nil {
+		o.Metrics = metrics.New()
+	}
 	p := &Proxy{
-		store: o.Store, log: o.Log, trusted: &authorities{base: o.TrustedCAs}, departures: d,
+		metrics: o.Metrics, store: o.Store, log: o.Log, trusted: &authorities{base: o.TrustedCAs}, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
 	}
 	p.server = &fasthttp.Server{

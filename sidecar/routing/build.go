@@ -57,7 +57,7 @@ func (c *compiler) build() *Table {
 	for _, o := range providers {
 		if o.runs() && selects(o.selector, c.workload) {
 			rule := c.defaultRule(o)
-			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, paths: c.paths(o.path())})
+			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, MaxBody: rule.MaxBody, paths: c.paths(o.path())})
 		}
 	}
 	for _, o := range providers {
@@ -138,9 +138,9 @@ func (c *compiler) routeHost(o *object) *Host {
 		if never {
 			continue // not for this workload
 		}
-		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries)}
+		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: DefaultMaxBody}
 		rule.Levels = c.levels(o, r, &known)
-		h.Rules = append(h.Rules, rule)
+		h.Rules, h.MaxBody = append(h.Rules, rule), max(h.MaxBody, rule.MaxBody)
 	}
 	h.paths = c.paths(known...)
 	return h
@@ -233,7 +233,7 @@ func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule st
 func (c *compiler) defaultRule(p *object) *Rule {
 	b := Backend{Weight: 1}
 	b.Target, b.Refusal = c.target(p, "", "")
-	return &Rule{Owner: p.object, Levels: []Level{{Backends: []Backend{b}, total: 1}}, Timeouts: defaultTimeouts, Retries: defaultRetries}
+	return &Rule{Owner: p.object, Levels: []Level{{Backends: []Backend{b}, total: 1}}, Timeouts: defaultTimeouts, Retries: defaultRetries, MaxBody: DefaultMaxBody}
 }
 
 // target is what a rule sends to a provider.
@@ -263,7 +263,7 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 	}
 	t := &Target{
 		Provider: o.object, Endpoint: unique.Make(e), Authority: cmp.Or(hostRewrite, authority), Path: o.path(),
-		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream,
+		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream, Policy: defaultPolicy,
 	}
 	t.base, t.hasBase = strings.CutSuffix(t.Path, chatSuffix)
 	if conf.Model != "" {

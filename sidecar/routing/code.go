@@ -50,6 +50,8 @@ const (
 	IdleTimeout          Code = "IdleTimeout"          // the answer stalled
 	DeadlineExceeded     Code = "DeadlineExceeded"     // the whole took longer than the rule allows
 	ClientGone           Code = "ClientGone"           // the app left before the answer was complete
+	BackendEjected       Code = "BackendEjected"       // a provider failed so often that it is left alone for a while
+	RetryBudgetSpent     Code = "RetryBudgetSpent"     // too many attempts are retries already
 	ShuttingDown         Code = "ShuttingDown"         // the sidecar is ending
 	InternalError        Code = "InternalError"        // a fault of the sidecar itself
 )

@@ -16,6 +16,14 @@ type Operation struct {
 	JSON bool
 	// Edited says that the configured model and stream are written into the body.
 	Edited bool
+	// Form says that the body is multipart/form-data, with the model in one of its parts.
+	Form bool
+	// Upgrade says that the connection becomes a WebSocket. The model is in the query.
+	Upgrade bool
+	// Usage says that answers tell how many tokens they took.
+	Usage bool
+	// AskUsage says that streams tell it only where stream_options.include_usage asks for it.
+	AskUsage bool
 }
 
 // chatSuffix ends the path of an OpenAI-compatible provider; what stands before it is the base of the
@@ -24,18 +32,19 @@ const chatSuffix = "/chat/completions"
 
 // operations is the published table (README, "What passes").
 var operations = []*Operation{
-	{Name: "chat", Method: "POST", Suffix: chatSuffix, JSON: true, Edited: true},
-	{Name: "completions", Method: "POST", Suffix: "/completions", JSON: true, Edited: true},
-	{Name: "responses", Method: "POST", Suffix: "/responses", JSON: true, Edited: true},
-	{Name: "embeddings", Method: "POST", Suffix: "/embeddings", JSON: true},
+	{Name: "chat", Method: "POST", Suffix: chatSuffix, JSON: true, Edited: true, Usage: true, AskUsage: true},
+	{Name: "completions", Method: "POST", Suffix: "/completions", JSON: true, Edited: true, Usage: true, AskUsage: true},
+	{Name: "responses", Method: "POST", Suffix: "/responses", JSON: true, Edited: true, Usage: true},
+	{Name: "embeddings", Method: "POST", Suffix: "/embeddings", JSON: true, Usage: true},
 	{Name: "moderations", Method: "POST", Suffix: "/moderations", JSON: true},
-	{Name: "rerank", Method: "POST", Suffix: "/rerank", JSON: true},
-	{Name: "image-generation", Method: "POST", Suffix: "/images/generations", JSON: true},
-	{Name: "image-edit", Method: "POST", Suffix: "/images/edits"},
-	{Name: "image-variation", Method: "POST", Suffix: "/images/variations"},
+	{Name: "rerank", Method: "POST", Suffix: "/rerank", JSON: true, Usage: true},
+	{Name: "image-generation", Method: "POST", Suffix: "/images/generations", JSON: true, Usage: true},
+	{Name: "image-edit", Method: "POST", Suffix: "/images/edits", Form: true, Usage: true},
+	{Name: "image-variation", Method: "POST", Suffix: "/images/variations", Form: true, Usage: true},
 	{Name: "speech", Method: "POST", Suffix: "/audio/speech", JSON: true},
-	{Name: "transcription", Method: "POST", Suffix: "/audio/transcriptions"},
-	{Name: "translation", Method: "POST", Suffix: "/audio/translations"},
+	{Name: "transcription", Method: "POST", Suffix: "/audio/transcriptions", Form: true, Usage: true},
+	{Name: "translation", Method: "POST", Suffix: "/audio/translations", Form: true, Usage: true},
+	{Name: "realtime", Method: "GET", Suffix: "/realtime", Upgrade: true},
 	{Name: "models", Method: "GET", Suffix: "/models"},
 }
 

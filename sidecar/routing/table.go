@@ -54,6 +54,7 @@ type Host struct {
 	Name    string
 	Rules   []*Rule
 	Refusal *Refusal // set where there is nothing to serve
+	MaxBody int64    // the largest of its rules
 	paths   map[string]*Operation
 }
 
@@ -73,7 +74,11 @@ type Rule struct {
 	Levels   []Level
 	Timeouts Timeouts
 	Retries  Retries
+	MaxBody  int64 // bytes of a request's body; more is refused
 }
+
+// DefaultMaxBody is MaxBody where a rule has no limit of its own.
+const DefaultMaxBody = 64 << 20
 
 // Level is the backends of one priority. At least one of them has weight.
 type Level struct {
@@ -100,7 +105,45 @@ type Target struct {
 	Stream    bool   // streamed unless the app says otherwise
 	Key       Key
 	KeyName   string // where the key comes from: "inline" or "secret NAME/KEY"
+	Auth      AuthScheme
+	Query     string // name=value&…, escaped: is in the query of every request, in place of the app's own of these names
+	Policy    TrafficPolicy
 	JSONModel []byte // Model as a JSON string; nil without one
+}
+
+// AuthScheme is how a provider wants its key.
+type AuthScheme uint8
+
+// The schemes. Each is a file of the proxy.
+const (
+	AuthBearer  AuthScheme = iota // Authorization: Bearer KEY (RFC 6750), which is OpenAI's
+	AuthAPIKey                    // api-key: KEY, which is Azure's
+	AuthXAPIKey                   // x-api-key: KEY, which is Anthropic's
+)
+
+// TrafficPolicy is how much a provider is asked to bear, and when it is left alone.
+type TrafficPolicy struct {
+	MaxConnections   int           // to its endpoint, at the same time
+	MaxPending       int           // requests that wait for one of them
+	ConnectTimeout   time.Duration // of one attempt, TLS included
+	MaxConnectionAge time.Duration // after which a connection takes no further request; 0: no limit
+	EjectAfter       int           // failures in a row after which it is left alone; 0: never
+	EjectionTime     time.Duration // how long, the first time
+}
+
+// The traffic policy where a provider has none of its own.
+const (
+	DefaultMaxConnections   = 1024
+	DefaultMaxPending       = 1024
+	DefaultConnectTimeout   = 10 * time.Second
+	DefaultMaxConnectionAge = 10 * time.Minute
+	DefaultEjectAfter       = 5
+	DefaultEjectionTime     = 30 * time.Second
+)
+
+var defaultPolicy = TrafficPolicy{
+	MaxConnections: DefaultMaxConnections, MaxPending: DefaultMaxPending, ConnectTimeout: DefaultConnectTimeout,
+	MaxConnectionAge: DefaultMaxConnectionAge, EjectAfter: DefaultEjectAfter, EjectionTime: DefaultEjectionTime,
 }
 
 // PathFor gives the upstream path of an operation; model is what Host.Operation gave. The second

@@ -1,0 +1,107 @@
+// Package metrics counts what the sidecar does, for Prometheus. Label values come from the configuration and from
+// closed lists, never from what an app or a provider says, so that the number of series is bounded.
+package metrics
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+
+	"github.com/VictoriaMetrics/metrics"
+)
+
+// Set holds the counters of one sidecar. Make it with New. All its methods may be called from any goroutine; those that
+// give a counter are cheap enough for each request.
+type Set struct {
+	set   *metrics.Set
+	calls sync.Map // Call → *Calls
+	known sync.Map // name with labels → *metrics.Counter
+}
+
+// New makes an empty set.
+func New() *Set { return &Set{set: metrics.NewSet()} }
+
+// Call is what the calls of one series have in common.
+type Call struct {
+	Provider  string // NAMESPACE/NAME of the LLMProvider
+	Model     string // from the configuration; empty where it is the app's own choice
+	Operation string // routing.Operation.Name, or "other"
+}
+
+func (c Call) labels() string {
+	return fmt.Sprintf("provider=%s,model=%s,operation=%s", strconv.Quote(c.Provider), strconv.Quote(c.Model), strconv.Quote(c.Operation))
+}
+
+// Calls counts the calls of one series. The cached tokens are some of the input's, the reasoning tokens some of the output's.
+type Calls struct {
+	Requests *metrics.Counter // answered by the provider, whatever the status
+	Input    *metrics.Counter // as the provider reported them
+	Output   *metrics.Counter
+	Cached   *metrics.Counter
+	Reasoned *metrics.Counter
+
+	EstimatedInput  *metrics.Counter // of answers that were cut before the provider reported
+	EstimatedOutput *metrics.Counter
+	Estimated       *metrics.Counter // such answers
+	Unreported      *metrics.Counter // answers that were complete without a report
+}
+
+// Calls gives the counters of a series.
+func (s *Set) Calls(c Call) *Calls {
+	if v, ok := s.calls.Load(c); ok {
+		return v.(*Calls)
+	}
+	l := c.labels()
+	tokens := func(kind, precision string) *metrics.Counter {
+		return s.set.GetOrCreateCounter(fmt.Sprintf(`remora_tokens_total{%s,type=%q,precision=%q}`, l, kind, precision))
+	}
+	part := func(kind string) *metrics.Counter {
+		return s.set.GetOrCreateCounter(fmt.Sprintf(`remora_token_parts_total{%s,type=%q}`, l, kind))
+	}
+	answers := func(usage string) *metrics.Counter {
+		return s.set.GetOrCreateCounter(fmt.Sprintf(`remora_answers_without_usage_total{%s,reason=%q}`, l, usage))
+	}
+	v, _ := s.calls.LoadOrStore(c, &Calls{
+		Requests: s.set.GetOrCreateCounter("remora_requests_total{" + l + "}"),
+		Input:    tokens("input", "exact"), Output: tokens("output", "exact"),
+		Cached: part("cached"), Reasoned: part("reasoning"),
+		EstimatedInput: tokens("input", "estimated"), EstimatedOutput: tokens("output", "estimated"),
+		Estimated: answers("cut"), Unreported: answers("unreported"),
+	})
+	return v.(*Calls)
+}
+
+// Failures counts failed requests by their code. code is one of package routing's.
+func (s *Set) Failures(code string) *metrics.Counter {
+	return s.counter(`remora_failures_total{code=` + strconv.Quote(code) + `}`)
+}
+
+// Retries counts attempts that followed a failed one, by the failed one's provider and code.
+func (s *Set) Retries(provider, code string) *metrics.Counter {
+	return s.counter(`remora_retries_total{provider=` + strconv.Quote(provider) + `,code=` + strconv.Quote(code) + `}`)
+}
+
+// RetriesWithheld counts attempts that were not made because the retry budget was spent.
+func (s *Set) RetriesWithheld(provider string) *metrics.Counter {
+	return s.counter(`remora_retries_withheld_total{provider=` + strconv.Quote(provider) + `}`)
+}
+
+// Ejections counts how often a provider was left alone for a while.
+func (s *Set) Ejections(provider string) *metrics.Counter {
+	return s.counter(`remora_ejections_total{provider=` + strconv.Quote(provider) + `}`)
+}
+
+func (s *Set) counter(name string) *metrics.Counter {
+	if v, ok := s.known.Load(name); ok {
+		return v.(*metrics.Counter)
+	}
+	v, _ := s.known.LoadOrStore(name, s.set.GetOrCreateCounter(name))
+	return v.(*metrics.Counter)
+}
+
+// Gauge shows what value gives when it is asked. The name has no labels; a second gauge of that name panics.
+func (s *Set) Gauge(name string, value func() float64) { s.set.NewGauge(name, value) }
+
+// Write writes all of it in Prometheus' text form.
+func (s *Set) Write(w io.Writer) { s.set.WritePrometheus(w) }
