@@ -13,8 +13,9 @@ TOOL := go tool -modfile=$(CURDIR)/.ci/tools.mod
 # Modules of their own, for what only tests need: the product's go.mod does not know the SDKs.
 SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 FUZZTIME ?= 15s
+SOAKTIME ?= 30m
 
-.PHONY: help build images generate check test bench demo demo-down fuzz clean drift node
+.PHONY: help build images generate check test bench demo demo-down soak fuzz clean drift node
 
 help: ## Show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +61,9 @@ bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and hap
 	@go run ./test/bench
 	@go run ./test/bench/cluster
 	@go run ./test/bench/pods
+
+soak: build ## Mixed load, faults and aborts for a long time (SOAKTIME=30m), then look for what has leaked
+	@go run ./test/soak -for $(SOAKTIME)
 
 fuzz: ## Run each fuzz test for a short while (FUZZTIME=15s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \
