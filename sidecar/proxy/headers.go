@@ -69,9 +69,11 @@ type outgoing struct {
 // none, which others could read differently.
 func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool) {
 	dst = append(append(append(dst, o.method...), ' '), o.path...)
-	if len(o.query) > 0 {
-		dst = append(append(dst, '?'), o.query...)
+	fixed := ""
+	if o.target != nil {
+		fixed = o.target.Query
 	}
+	dst = appendQuery(dst, fixed, o.query)
 	dst = append(append(append(dst, " HTTP/1.1\r\nHost: "...), o.authority...), "\r\n"...)
 	keyed := o.target != nil && !o.target.Key.IsZero()
 	counted := o.operation != nil
@@ -106,7 +108,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 		}
 	}
 	if keyed {
-		dst = appendBearer(dst, o.target.Key)
+		dst = appendKey(dst, o.target)
 	}
 	switch {
 	case o.length >= 0:
