@@ -26,18 +26,19 @@ type answer struct {
 	header      []string // further lines "Name: value"
 	body        []byte
 	events      [][]byte
+	bill        bill
 }
 
 // question is what an answer is made of.
 type question struct {
 	*Request
+	shape
 	host   string // in the form of hostname
-	chunks int    // how many words to say; 0 means what there is to say
 	fields map[string]json.RawMessage
 }
 
 // decide makes the answer to a request that no fault concerns.
-func (s *Server) decide(request *Request, chunks int) answer {
+func (s *Server) decide(request *Request, shape shape) answer {
 	host := hostname(request.Host)
 	if !s.hosts[host] {
 		return failure(http.StatusMisdirectedRequest, fmt.Sprintf("This server is not %s.", request.Host), "unknown_host")
@@ -48,9 +49,9 @@ func (s *Server) decide(request *Request, chunks int) answer {
 		}
 	}
 	if !s.options.Quiet {
-		return decide(&question{Request: request, host: host, chunks: chunks})
+		return decide(&question{Request: request, host: host, shape: shape})
 	}
-	return s.cache.get(&question{Request: request, host: host, chunks: chunks})
+	return s.cache.get(&question{Request: request, host: host, shape: shape})
 }
 
 func (s *Server) key(host string) string {
@@ -238,7 +239,7 @@ type cache struct {
 const cached = 1000 // answers; then all are forgotten
 
 func (c *cache) get(q *question) answer {
-	key := fmt.Appendf(nil, "%s %s %s %d %s\n", q.Method, q.host, q.Path, q.chunks, q.Header.Get("Content-Type"))
+	key := fmt.Appendf(nil, "%s %s %s %v %s\n", q.Method, q.host, q.Path, q.shape, q.Header.Get("Content-Type"))
 	key = append(key, q.Body...)
 	c.mu.RLock()
 	a, ok := c.answers[string(key)]

@@ -33,10 +33,15 @@ func (c *connection) answer(request *Request, w *watcher, close bool) outcome {
 	if fault.ChunkDelay > 0 {
 		delay = fault.ChunkDelay
 	}
-	return c.send(plan{
-		answer: fault.applied(c.server.decide(request, fault.Chunks)),
+	p := plan{
+		answer: fault.applied(c.server.decide(request, fault.shape())),
 		fault:  fault, delay: delay, close: close, head: request.Method == http.MethodHead,
-	}, w)
+	}
+	o := c.send(p, w)
+	if !p.head {
+		c.server.tallies.add(hostname(request.Host), p.account(o))
+	}
+	return o
 }
 
 func (c *connection) faultFor(request *Request) (Fault, error) {
@@ -56,10 +61,10 @@ func (f Fault) applied(a answer) answer {
 		a = statusFailure(f.Status)
 	}
 	if f.Body != "" {
-		a.contentType, a.body, a.events = "application/json", []byte(f.Body), nil
+		a.contentType, a.body, a.events, a.bill = "application/json", []byte(f.Body), nil, bill{}
 	}
 	if f.Huge > 0 {
-		a.contentType, a.body, a.events = "application/json", nil, huge(f.Huge)
+		a.contentType, a.body, a.events, a.bill = "application/json", nil, huge(f.Huge), bill{}
 	}
 	if f.RetryAfter != "" {
 		a.header = append(slices.Clip(a.header), "Retry-After: "+f.RetryAfter)

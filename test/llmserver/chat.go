@@ -102,14 +102,14 @@ func chat(q *question) answer {
 		}
 	}
 	out := newChat(q, model, "chatcmpl-", "chat.completion", prompt)
-	out.usage.PromptDetails.Cached = countWords(instructions) // as if the provider had seen the instructions before
+	out.cached(countWords(instructions)) // as if the provider had seen the instructions before
 
 	lastRole := messages[len(messages)-1].Role
 	if len(tools) > 0 && lastRole != "tool" && string(choosing) != `"none"` {
 		return out.callTool(tools[0].Function.Name, stream, options)
 	}
 	content := q.words(model, asked)
-	out.usage.Completion = countWords(content)
+	out.spend(countWords(content))
 	if !stream {
 		return out.whole(choice{Message: &said{Role: "assistant", Content: quote(content)}}, "stop")
 	}
@@ -117,7 +117,7 @@ func chat(q *question) answer {
 	for _, word := range words(content) {
 		deltas = append(deltas, choice{Delta: &said{Content: quote(word)}})
 	}
-	return out.stream(deltas, choice{Delta: &said{}}, "stop", options)
+	return out.stream(deltas, choice{Delta: &said{}}, "stop", options, 1)
 }
 
 // completion answers POST …/completions, the API before chat.
@@ -136,7 +136,8 @@ func completion(q *question) answer {
 	prompt := text(q.fields["prompt"])
 	out := newChat(q, model, "cmpl-", "text_completion", prompt)
 	content := q.words(model, prompt)
-	out.usage.Completion = countWords(content)
+	out.cached(0)
+	out.spend(countWords(content))
 	if !stream {
 		return out.whole(choice{Text: &content}, "stop")
 	}
@@ -144,7 +145,7 @@ func completion(q *question) answer {
 	for _, word := range words(content) {
 		deltas = append(deltas, choice{Text: &word})
 	}
-	return out.stream(deltas, choice{Text: new("")}, "stop", options)
+	return out.stream(deltas, choice{Text: new("")}, "stop", options, 0)
 }
 
 type streamOptions struct {
@@ -152,7 +153,12 @@ type streamOptions struct {
 }
 
 func (q *question) checkStreamOptions(stream bool) *answer {
-	if v, ok := q.fields["stream_options"]; !ok || stream || string(v) == "null" {
+	v, ok := q.fields["stream_options"]
+	if ok && q.refuseStreamOptions != 0 {
+		a := refusedStreamOptions(q.refuseStreamOptions)
+		return &a
+	}
+	if !ok || stream || string(v) == "null" {
 		return nil
 	}
 	a := failure(http.StatusBadRequest, "The 'stream_options' parameter is only allowed when 'stream' is enabled.", "stream_options")
@@ -162,14 +168,23 @@ func (q *question) checkStreamOptions(stream bool) *answer {
 // chatAnswer is an answer in the making.
 type chatAnswer struct {
 	chatBody
+	shape
 	usage usage
 }
 
 func newChat(q *question, model, prefix, object, prompt string) *chatAnswer {
 	return &chatAnswer{
 		chatBody: chatBody{ID: id(prefix, q.host, model, prompt), Object: object, Created: created, Model: model},
+		shape:    q.shape,
 		usage:    usage{Prompt: countWords(prompt)},
 	}
+}
+
+// cached and spend fill in the usage: so many tokens known already, so many words said.
+func (a *chatAnswer) cached(n int) { a.usage.PromptDetails.Cached = a.known(n, a.usage.Prompt) }
+
+func (a *chatAnswer) spend(words int) {
+	a.usage.Completion, a.usage.CompletionDetails.Reasoning = words+a.reasoning, a.reasoning
 }
 
 func (a *chatAnswer) usageJSON() json.RawMessage {
@@ -177,38 +192,62 @@ func (a *chatAnswer) usageJSON() json.RawMessage {
 	return encode(a.usage)
 }
 
-func (a *chatAnswer) whole(c choice, reason string) answer {
-	c.FinishReason = &reason
-	a.Choices, a.Usage = []choice{c}, a.usageJSON()
-	return jsonAnswer(a.chatBody)
+func (a *chatAnswer) tokens() Tokens {
+	u := a.usage
+	return Tokens{1, u.Prompt, u.Completion, u.PromptDetails.Cached, u.CompletionDetails.Reasoning}
 }
 
-// stream makes an event of each delta, and of what a provider adds: the reason for the end, the usage, [DONE].
-func (a *chatAnswer) stream(deltas []choice, last choice, reason string, options streamOptions) answer {
+func (a *chatAnswer) whole(c choice, reason string) answer {
+	c.FinishReason = &reason
+	a.Choices = []choice{c}
+	if a.shape.usage != UsageNone {
+		a.Usage = a.usageJSON()
+	}
+	out := jsonAnswer(a.chatBody)
+	out.bill = bill{Tokens: a.tokens(), silent: a.shape.usage == UsageNone}
+	return out
+}
+
+// stream makes an event of each delta, of which the one numbered first has the first word, and of what a provider adds:
+// the reason for the end, the usage, [DONE].
+func (a *chatAnswer) stream(deltas []choice, last choice, reason string, options streamOptions, first int) answer {
 	body := a.chatBody
 	if body.Object == "chat.completion" {
 		body.Object = "chat.completion.chunk"
 	}
-	if options.IncludeUsage {
+	if options.IncludeUsage && a.shape.usage != UsageNone {
 		body.Usage = json.RawMessage("null")
 	}
 	last.FinishReason = &reason
-	var events [][]byte
-	for _, delta := range append(deltas, last) {
+	own := a.shape.usage == UsageOwn || a.shape.usage == "" && options.IncludeUsage
+	out := answer{status: http.StatusOK, contentType: eventStream, header: noCache}
+	for i, delta := range append(deltas, last) {
 		body.Choices = []choice{delta}
-		events = append(events, event("", body))
+		switch {
+		case a.shape.usage == UsageRunning:
+			soFar := *a
+			soFar.spend(min(max(i-first+1, 0), a.usage.Completion-a.reasoning))
+			body.Usage = soFar.usageJSON()
+		case a.shape.usage == UsageLast && i == len(deltas):
+			body.Usage = a.usageJSON()
+		}
+		out.events = append(out.events, event("", body))
 	}
-	if options.IncludeUsage {
+	if own {
 		body.Choices, body.Usage = []choice{}, a.usageJSON()
-		events = append(events, event("", body))
+		out.events = append(out.events, event("", body))
 	}
-	events = append(events, []byte("data: [DONE]\n\n"))
-	return answer{status: http.StatusOK, contentType: eventStream, header: noCache, events: events}
+	out.bill = bill{
+		Tokens: a.tokens(), first: first, report: len(out.events) - 1,
+		silent: !own && a.shape.usage != UsageRunning && a.shape.usage != UsageLast,
+	}
+	out.events = append(out.events, []byte("data: [DONE]\n\n"))
+	return out
 }
 
 // callTool answers with a call of the tool, without arguments.
 func (a *chatAnswer) callTool(name string, stream bool, options streamOptions) answer {
-	a.usage.Completion = 2 // the name and the arguments
+	a.spend(2) // the name and the arguments
 	call := toolCall{ID: id("call_", name), Type: "function", Function: calledByTool{Name: name, Arguments: "{}"}}
 	if !stream {
 		return a.whole(choice{Message: &said{Role: "assistant", Content: json.RawMessage("null"), ToolCalls: []toolCall{call}}}, "tool_calls")
@@ -219,7 +258,7 @@ func (a *chatAnswer) callTool(name string, stream bool, options streamOptions) a
 		more := toolCall{Index: new(0), Function: calledByTool{Arguments: part}}
 		deltas = append(deltas, choice{Delta: &said{ToolCalls: []toolCall{more}}})
 	}
-	return a.stream(deltas, choice{Delta: &said{}}, "tool_calls", options)
+	return a.stream(deltas, choice{Delta: &said{}}, "tool_calls", options, 1)
 }
 
 var noCache = []string{"Cache-Control: no-cache"}

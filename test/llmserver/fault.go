@@ -33,6 +33,12 @@ type Fault struct {
 	Split             bool          // split: each event in two chunks, written 1 ms apart
 	Chunked           bool          // chunked: a JSON answer in several chunks instead of with a Content-Length
 
+	Usage     UsageShape // usage=own|last|running|none: where a stream says what it cost
+	Cached    int        // cached=N: how many of the input's tokens were known already, at most all
+	Reasoning int        // reasoning=N: so many tokens of output that nobody sees, beside the words
+	// refuse-stream-options=422: this status to a body with stream_options, as some providers answer to what they do not know
+	RefuseStreamOptions int
+
 	// An event, or sixteen bytes of a body that is no stream, is a piece. After so many of them comes silence until the
 	// client leaves (stall-after=N), or the end of the TCP connection without the end of the answer (cut-after=N). Past
 	// the last piece only the ending chunk is missing.
@@ -51,7 +57,7 @@ type Fault struct {
 // word ties a word of the text form to its field.
 type word struct {
 	name  string
-	field any // *int, **int, *int64, *string, *bool or *time.Duration
+	field any // *int, **int, *int64, *string, *bool, *UsageShape or *time.Duration
 }
 
 func (f *Fault) words() []word {
@@ -61,7 +67,8 @@ func (f *Fault) words() []word {
 		{"keepalive-comments", &f.KeepaliveComments}, {"chunks", &f.Chunks}, {"chunk-delay", &f.ChunkDelay},
 		{"split", &f.Split}, {"chunked", &f.Chunked}, {"stall-after", &f.StallAfter}, {"cut-after", &f.CutAfter},
 		{"mid-event", &f.MidEvent}, {"reset", &f.Reset}, {"close", &f.Close}, {"garbage", &f.Garbage},
-		{"early-close", &f.EarlyClose}, {"times", &f.Times}, {"body", &f.Body},
+		{"early-close", &f.EarlyClose}, {"usage", &f.Usage}, {"cached", &f.Cached}, {"reasoning", &f.Reasoning},
+		{"refuse-stream-options", &f.RefuseStreamOptions}, {"times", &f.Times}, {"body", &f.Body},
 	}
 }
 
@@ -116,6 +123,8 @@ func assign(field any, value string) (err error) {
 		*field, err = strconv.ParseInt(value, 10, 64)
 	case *string:
 		*field = value
+	case *UsageShape:
+		*field, err = parseUsageShape(value)
 	case *time.Duration:
 		*field, err = time.ParseDuration(value)
 	}
@@ -153,6 +162,10 @@ func (f Fault) String() string {
 				continue
 			}
 			value = *field
+		case *UsageShape:
+			if value = string(*field); value == "" {
+				continue
+			}
 		case *time.Duration:
 			if *field == 0 {
 				continue

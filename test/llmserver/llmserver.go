@@ -59,6 +59,7 @@ type Server struct {
 
 	record  record
 	scripts scripts
+	tallies tallies
 	cache   cache
 
 	mu     sync.Mutex

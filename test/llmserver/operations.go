@@ -49,10 +49,8 @@ func embeddings(q *question) answer {
 		tokens += countWords(words)
 		data = append(data, map[string]any{"object": "embedding", "index": i, "embedding": embedding(words, format)})
 	}
-	return jsonAnswer(map[string]any{
-		"object": "list", "model": model, "data": data,
-		"usage": map[string]int{"prompt_tokens": tokens, "total_tokens": tokens},
-	})
+	return q.charged(map[string]any{"object": "list", "model": model, "data": data},
+		Tokens{Answers: 1, Input: tokens}, map[string]int{"prompt_tokens": tokens, "total_tokens": tokens})
 }
 
 // embedding is eight numbers that depend on the text.
@@ -99,16 +97,22 @@ func rerank(q *question) answer {
 		tokens += countWords(text(d))
 		results = append(results, map[string]any{"index": i, "relevance_score": 1 / float64(i+1)})
 	}
-	return jsonAnswer(map[string]any{
-		"id": id("rerank-", model), "model": model, "results": results, "usage": map[string]int{"total_tokens": tokens},
-	})
+	return q.charged(map[string]any{"id": id("rerank-", model), "model": model, "results": results},
+		Tokens{Answers: 1, Input: tokens}, map[string]int{"total_tokens": tokens})
 }
 
 func image(q *question) answer {
-	name := id("", text(q.fields["prompt"]))
-	return jsonAnswer(map[string]any{
+	return q.drawn(text(q.fields["prompt"]))
+}
+
+// drawn is an image, which costs ten tokens.
+func (q *question) drawn(prompt string) answer {
+	tokens := Tokens{Answers: 1, Input: countWords(prompt), Output: 10}
+	return q.charged(map[string]any{
 		"created": created,
-		"data":    []any{map[string]string{"url": "https://" + q.host + "/images/" + name + ".png"}},
+		"data":    []any{map[string]string{"url": "https://" + q.host + "/images/" + id("", prompt) + ".png"}},
+	}, tokens, map[string]int{
+		"input_tokens": tokens.Input, "output_tokens": tokens.Output, "total_tokens": tokens.Input + tokens.Output,
 	})
 }
 

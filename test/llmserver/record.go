@@ -53,12 +53,13 @@ func (s *Server) Requests() []Request {
 	return s.record.copies()
 }
 
-// Reset forgets the requests, also those whose answer is still being given, and sets Received and Aborted to zero.
+// Reset forgets the requests, also those whose answer is still being given, and sets Received, Aborted and each Tally to zero.
 // Scripted faults stay.
 func (s *Server) Reset() {
 	s.record.mu.Lock()
 	defer s.record.mu.Unlock()
 	s.record.requests, s.record.received, s.record.aborted = nil, 0, 0
+	s.tallies.reset()
 }
 
 // Received counts the requests since the start or the last Reset, also where Options.Quiet keeps no more than that.

@@ -58,9 +58,17 @@ func response(q *question) answer {
 	}
 	asked := text(q.fields["input"])
 	content := q.words(model, asked)
-	used := &responseUsage{Input: countWords(asked) + countWords(instructions), Output: countWords(content)}
-	used.InputDetails.Cached = countWords(instructions)
+	used := &responseUsage{Input: countWords(asked) + countWords(instructions), Output: countWords(content) + q.reasoning}
+	used.InputDetails.Cached = q.known(countWords(instructions), used.Input)
+	used.OutputDetails.Reasoning = q.reasoning
 	used.Total = used.Input + used.Output
+	cost := bill{
+		Tokens: Tokens{1, used.Input, used.Output, used.InputDetails.Cached, q.reasoning},
+		silent: q.usage == UsageNone,
+	}
+	if cost.silent {
+		used = nil
+	}
 
 	name := id("", q.host, model, asked)
 	part := outputPart{Type: "output_text", Text: content, Annotations: []string{}}
@@ -69,11 +77,17 @@ func response(q *question) answer {
 		ID: "resp_" + name, Object: "response", CreatedAt: created, Status: "completed", Model: model,
 		Output: []outputItem{item}, Usage: used,
 	}
-	if !stream {
-		return jsonAnswer(body)
+	out := jsonAnswer(body)
+	if stream {
+		out = streamResponse(body, item, part)
+		cost.first, cost.report = responsePrelude, len(out.events)-1
 	}
-	return streamResponse(body, item, part)
+	out.bill = cost
+	return out
 }
+
+// responsePrelude is how many events come before the first word.
+const responsePrelude = 4
 
 // streamResponse tells the same in events.
 func streamResponse(body responseBody, item outputItem, part outputPart) answer {

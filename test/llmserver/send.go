@@ -12,6 +12,8 @@ import (
 // outcome is how an answer ended.
 type outcome struct {
 	status   int  // what was sent, 0 for nothing
+	pieces   int  // how many were sent whole
+	whole    bool // all of it was sent
 	aborted  bool // the client left before the end
 	reusable bool // the connection can take another request
 }
@@ -37,6 +39,7 @@ type sender struct {
 	plan
 	chunked bool
 	status  int // what has been sent
+	sent    int // pieces
 }
 
 // send gives the answer. Only the goroutine that answers decides whether the client left in time: before each write it
@@ -49,6 +52,8 @@ func (c *connection) send(p plan, w *watcher) outcome {
 	err := s.all()
 	return outcome{
 		status:   s.status,
+		pieces:   s.sent,
+		whole:    err == nil,
 		aborted:  errors.Is(err, errLeft),
 		reusable: err == nil && !p.fault.EarlyClose,
 	}
@@ -75,6 +80,7 @@ func (s *sender) all() error {
 		if err := s.sendPiece(piece); err != nil {
 			return err
 		}
+		s.sent++
 	}
 	if !s.chunked {
 		return s.flush() // the head of an answer without a body
