@@ -1,5 +1,7 @@
 package proxy
 
+import "bytes"
+
 // lastEvent gives the offset behind the last whole event: behind the last two line ends in a row. A line
 // ends in CRLF, LF or CR.
 func lastEvent(b []byte) int {
@@ -20,4 +22,10 @@ func lineEnd(b []byte, end int) int {
 		return end - 1
 	}
 	return end
+}
+
+// hasData tells whether there is a whole event with data in it, and not only comments.
+func hasData(b []byte) bool {
+	b = b[:lastEvent(b)]
+	return bytes.HasPrefix(b, []byte("data")) || bytes.Contains(b, []byte("\ndata")) || bytes.Contains(b, []byte("\rdata"))
 }

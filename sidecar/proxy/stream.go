@@ -120,10 +120,15 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		return err
 	}
 	torn := false
-	for {
+	for first := len(s.out) > 0; ; first = false {
 		// What is held back has no end of an event in it, and at most one end of a line at its end.
 		seen := max(0, len(s.out)-3)
-		err := s.fill()
+		var err error
+		if first { // there is what awaitFirst has taken in
+			seen = 0
+		} else {
+			err = s.fill()
+		}
 		cut := len(s.out)
 		complete := errors.Is(err, io.EOF)
 		if s.events && !complete {
@@ -161,6 +166,21 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
+// awaitFirst waits for the first event with data of a stream of events, or the first byte of any other answer, and holds
+// what has come by then. Nothing has reached the app when it returns, so that the request can still go elsewhere. An answer
+// that is complete is no error, and neither are comments without an end: more than maxHeld of them are not awaited.
+func (s *stream) awaitFirst() error {
+	for !s.begun && len(s.out) <= maxHeld {
+		if err := s.fill(); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
 // fill takes in what has arrived, waiting for something if need be.
 func (s *stream) fill() error {
 	for {
@@ -171,9 +191,9 @@ func (s *stream) fill() error {
 		if err != nil {
 			return err
 		}
-		s.begun = true
 		s.out = append(s.out, b...)
 		s.answer.skip(len(b))
+		s.begun = s.begun || !s.events || hasData(s.out)
 		if len(s.out) >= readBufferSize || !s.answer.ready() {
 			return nil
 		}
