@@ -43,39 +43,13 @@ func (s *Server) decide(request *Request, shape shape) answer {
 	if !s.hosts[host] {
 		return failure(http.StatusMisdirectedRequest, fmt.Sprintf("This server is not %s.", request.Host), "unknown_host")
 	}
-	if key := s.key(host); key != "" {
-		if refused := checkKey(request.Header, key); refused != nil {
-			return *refused
-		}
+	if refused := s.demands[host].check(request); refused != nil {
+		return *refused
 	}
 	if !s.options.Quiet {
 		return decide(&question{Request: request, host: host, shape: shape})
 	}
 	return s.cache.get(&question{Request: request, host: host, shape: shape})
-}
-
-func (s *Server) key(host string) string {
-	for h, key := range s.options.Keys {
-		if hostname(h) == host {
-			return key
-		}
-	}
-	return ""
-}
-
-func checkKey(header http.Header, key string) *answer {
-	sent := header.Values("Authorization")
-	message := "Incorrect API key provided."
-	switch {
-	case len(sent) == 0:
-		message = "You didn't provide an API key: send it in an Authorization header, as Bearer KEY."
-	case len(sent) > 1:
-		message = fmt.Sprintf("%d Authorization headers.", len(sent))
-	case sent[0] == "Bearer "+key:
-		return nil
-	}
-	a := failure(http.StatusUnauthorized, message, "invalid_api_key")
-	return &a
 }
 
 func decide(q *question) answer {

@@ -29,8 +29,14 @@ type Options struct {
 	// Hosts are the names (or IP addresses) that the server is. TLS to another name is refused with the alert
 	// unrecognized_name, a Host header with another name with 421. Default: localhost.
 	Hosts []string
-	// Keys holds the API key that a host demands as a bearer token. A host without one takes any request.
+	// Keys holds the API key that a host demands, and demands once and nowhere else. A host without one takes any request.
 	Keys map[string]string
+	// KeyHeaders names the header in which a host wants its key, and nothing but the key, such as api-key. Default: as a
+	// bearer token, in Authorization.
+	KeyHeaders map[string]string
+	// Queries are the parameters of the query that a host demands, each of them once, such as api-version=2024-10-21.
+	// Default: none.
+	Queries map[string]string
 
 	// Certificate is shown for each host. Default: one for each, of an authority of this server (see CAPEM).
 	Certificate *tls.Certificate
@@ -51,6 +57,7 @@ type Options struct {
 type Server struct {
 	options   Options
 	hosts     map[string]bool
+	demands   map[string]demand // by the names of hosts
 	authority *authority
 	encrypted net.Listener
 	plain     net.Listener // nil without Options.PlainAddr
@@ -79,13 +86,18 @@ func Start(options Options) (*Server, error) {
 	for _, h := range options.Hosts {
 		s.hosts[hostname(h)] = true
 	}
-	for _, h := range slices.AppendSeq(slices.Clone(options.MutualHosts), maps.Keys(options.Keys)) {
+	named := slices.AppendSeq(slices.Clone(options.MutualHosts), maps.Keys(options.Keys))
+	named = slices.AppendSeq(slices.AppendSeq(named, maps.Keys(options.KeyHeaders)), maps.Keys(options.Queries))
+	for _, h := range named {
 		if !s.hosts[hostname(h)] {
-			return nil, fmt.Errorf("llmserver: %s demands a key or a certificate, and is none of the hosts %q", h, options.Hosts)
+			return nil, fmt.Errorf("llmserver: %s demands something, and is none of the hosts %q", h, options.Hosts)
 		}
 	}
 	s.record.init()
 	var err error
+	if s.demands, err = demandsOf(options); err != nil {
+		return nil, err
+	}
 	if s.authority, err = newAuthority(); err != nil {
 		return nil, fmt.Errorf("llmserver: make a certificate authority: %w", err)
 	}
