@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -12,7 +13,15 @@ import (
 
 func prompts() map[string][]byte {
 	turn := `{"role":"user","content":"Say \"hello\" to the remora, please."},`
+	// As people write: no two sentences of one length, so that the processor cannot learn where a string ends.
+	var dialogue strings.Builder
+	random := rand.New(rand.NewPCG(1, 2))
+	for dialogue.Len() < 64<<10 {
+		fmt.Fprintf(&dialogue, `{"role":"%s","content":"%s, \"%s\"."},`, []string{"user", "assistant", "tool"}[random.IntN(3)],
+			strings.Repeat("word ", random.IntN(30)), strings.Repeat("word ", random.IntN(5)))
+	}
 	return map[string][]byte{
+		"64KB-dialogue": []byte(`{"model":"m","messages":[` + strings.TrimSuffix(dialogue.String(), ",") + `]}`),
 		"1KB":           []byte(`{"model":"m","messages":[` + strings.TrimSuffix(strings.Repeat(turn, 15), ",") + `]}`),
 		"64KB-one-text": []byte(`{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("a long text ", 5400) + `"}]}`),
 		"64KB-messages": []byte(`{"model":"m","messages":[` + strings.TrimSuffix(strings.Repeat(turn, 970), ",") + `]}`),
