@@ -81,19 +81,34 @@ type LLMProviderSpec struct {
 
 	// The header that carries the key. Bearer (default): "Authorization: Bearer
 	// KEY". api-key: "api-key: KEY", as Azure OpenAI wants it. x-api-key:
-	// "x-api-key: KEY". An addition of Remora.
+	// "x-api-key: KEY", as Anthropic wants it. Where a key is sent, none of the
+	// app's own credentials is, whichever header they are in. An addition of
+	// Remora.
 	// +optional
 	AuthScheme AuthScheme `json:"authScheme,omitempty"`
 
 	// Parameters that every request to this provider has in its query, in place
-	// of what the app sent under the same names, such as {api-version:
-	// "2024-10-21"}. An addition of Remora.
+	// of what the app sent under the same names, in upper or lower case. Names have
+	// letters, digits, ".", "_", "~" and "-"; values are written as they are
+	// meant, without %XX, and have no "#" or "&". They are no place for a secret:
+	// whoever may read the object sees them. An addition of Remora.
+	//
+	//	query:
+	//	  api-version: "2024-10-21"
 	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name.matches('^[A-Za-z0-9._~-]{1,128}$'))",message="the names of parameters have 1 to 128 letters, digits, '.', '_', '~' and '-'"
 	// +optional
-	Query map[string]string `json:"query,omitempty"`
+	Query map[string]QueryValue `json:"query,omitempty"`
 
-	// How much the provider is asked to bear, and when it is left alone. The words
-	// are those of Istio's DestinationRule. An addition of Remora.
+	// How much the provider is asked to bear by each sidecar, and when a sidecar
+	// leaves it alone. The words are those of Istio's DestinationRule. An addition
+	// of Remora.
+	//
+	//	trafficPolicy:
+	//	  connectionPool:
+	//	    tcp: {maxConnections: 100, connectTimeout: 3s}
+	//	    http: {http1MaxPendingRequests: 50}
+	//	  outlierDetection: {consecutive5xxErrors: 3, baseEjectionTime: 10s}
 	// +optional
 	TrafficPolicy *TrafficPolicy `json:"trafficPolicy,omitempty"`
 
@@ -186,6 +201,13 @@ const (
 	AuthXAPIKey AuthScheme = "x-api-key"
 )
 
+// QueryValue is the value of a parameter of a query, as it is meant: what has to
+// be escaped is escaped on the way.
+//
+// +kubebuilder:validation:MaxLength=1024
+// +kubebuilder:validation:Pattern=`^[ "$'-~!]*$`
+type QueryValue string
+
 // TrafficPolicy says how much a provider is asked to bear by each sidecar, and
 // when a sidecar leaves it alone.
 type TrafficPolicy struct {
@@ -202,8 +224,11 @@ type TrafficPolicy struct {
 
 // ConnectionPool limits the connections of one sidecar to a provider.
 type ConnectionPool struct {
+	// Limits of the connections themselves.
 	// +optional
 	TCP *TCPSettings `json:"tcp,omitempty"`
+
+	// Limits of the requests that wait for them.
 	// +optional
 	HTTP *HTTPSettings `json:"http,omitempty"`
 }
@@ -217,7 +242,8 @@ type TCPSettings struct {
 	// +optional
 	MaxConnections *int32 `json:"maxConnections,omitempty"`
 
-	// The time to connect, TLS included, in each attempt. Default: 10s.
+	// The time to connect, TLS included, in each attempt; more than 0s. Default:
+	// 10s.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional
@@ -251,8 +277,9 @@ type OutlierDetection struct {
 	// +optional
 	Consecutive5xxErrors *int32 `json:"consecutive5xxErrors,omitempty"`
 
-	// For how long, the first time. A single call tries it then; if that fails, it
-	// is left alone for twice as long, up to ten times this. Default: 30s.
+	// For how long, the first time: more than 0s, at most 24h. A single call tries
+	// it then; if that fails, it is left alone for twice as long, up to ten times
+	// this. Default: 30s.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
 	// +optional

@@ -126,8 +126,11 @@ type LLMRule struct {
 
 // Limits are what a call may measure.
 type Limits struct {
-	// The size of a request's body, such as 512Ki or 64Mi, decompressed where it
-	// is compressed; a larger one is answered 413. Default: 64Mi.
+	// The size of a request's body in bytes, such as 512Ki or 64Mi, decompressed
+	// where it is compressed; a larger one is answered 413. From 1Ki to 1Gi.
+	// Default: 64Mi.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:Pattern=`^[0-9]+(\.[0-9]+)?([kMG]|[KMG]i)?$`
 	// +optional
 	RequestBody *resource.Quantity `json:"requestBody,omitempty"`
 }

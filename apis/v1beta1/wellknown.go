@@ -20,6 +20,7 @@ const (
 	MaxHeaderMatches = 32
 	MaxRouteConfigs  = 256
 	MaxRetryOn       = 8
+	MaxQuery         = 16
 )
 
 // SecretTypeTLS is the type of Secret that clientCertificateRef names, with the keys tls.crt and tls.key.

@@ -178,7 +178,7 @@ func (in *LLMProviderSpec) DeepCopyInto(out *LLMProviderSpec) {
 	}
 	if in.Query != nil {
 		in, out := &in.Query, &out.Query
-		*out = make(map[string]string, len(*in))
+		*out = make(map[string]QueryValue, len(*in))
 		for key, val := range *in {
 			(*out)[key] = val
 		}

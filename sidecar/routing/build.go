@@ -138,7 +138,7 @@ func (c *compiler) routeHost(o *object) *Host {
 		if never {
 			continue // not for this workload
 		}
-		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: DefaultMaxBody}
+		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: maxBodyOf(r.Limits)}
 		rule.Levels = c.levels(o, r, &known)
 		h.Rules, h.MaxBody = append(h.Rules, rule), max(h.MaxBody, rule.MaxBody)
 	}
@@ -263,8 +263,10 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 	}
 	t := &Target{
 		Provider: o.object, Endpoint: unique.Make(e), Authority: cmp.Or(hostRewrite, authority), Path: o.path(),
-		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream, Policy: defaultPolicy,
+		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream,
+		Auth: authSchemes[s.AuthScheme], Policy: policyOf(s.TrafficPolicy),
 	}
+	t.Query, t.shownQuery = queryOf(s.Query)
 	t.base, t.hasBase = strings.CutSuffix(t.Path, chatSuffix)
 	if conf.Model != "" {
 		t.JSONModel, _ = json.Marshal(conf.Model) // a string always marshals

@@ -86,6 +86,9 @@ func (h *Host) write(b *bytes.Buffer) {
 		if r.Retries != defaultRetries {
 			fmt.Fprintf(b, "    retries %s\n", r.Retries)
 		}
+		if r.MaxBody != DefaultMaxBody {
+			fmt.Fprintf(b, "    limits requestBody=%s\n", size(r.MaxBody))
+		}
 		for j := range r.Levels {
 			r.Levels[j].write(b, j)
 		}
@@ -116,6 +119,28 @@ func (r Retries) String() string {
 	return out
 }
 
+// String gives what is other than by default, with a space before each.
+func (p TrafficPolicy) String() string {
+	var b strings.Builder
+	for _, part := range []struct {
+		show  bool
+		name  string
+		value any
+	}{
+		{p.MaxConnections != DefaultMaxConnections, "connections", p.MaxConnections},
+		{p.MaxPending != DefaultMaxPending, "pending", p.MaxPending},
+		{p.ConnectTimeout != DefaultConnectTimeout, "connect", p.ConnectTimeout},
+		{p.MaxConnectionAge != DefaultMaxConnectionAge, "age", limit(p.MaxConnectionAge)},
+		{p.EjectAfter != DefaultEjectAfter, "eject-after", p.EjectAfter},
+		{p.EjectionTime != DefaultEjectionTime, "ejection", p.EjectionTime},
+	} {
+		if part.show {
+			fmt.Fprintf(&b, " %s=%v", part.name, part.value)
+		}
+	}
+	return b.String()
+}
+
 func (l *Level) write(b *bytes.Buffer, priority int) {
 	for i := range l.Backends {
 		back := &l.Backends[i]
@@ -142,6 +167,9 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 			{t.Model != "", " model=" + t.Model},
 			{t.Stream, " stream"},
 			{t.KeyName != "", " key=" + strings.ReplaceAll(t.KeyName, " ", ":")},
+			{t.KeyName != "" && t.Auth != AuthBearer, " in=" + t.Auth.header()},
+			{t.Query != "", " query=" + t.shownQuery},
+			{t.Policy != defaultPolicy, t.Policy.String()},
 		} {
 			if part.show {
 				b.WriteString(part.text)
@@ -193,7 +221,7 @@ func (t *Table) digest() string {
 				for _, back := range l.Backends {
 					if back.Target != nil {
 						e := back.Target.Endpoint.Value()
-						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.Key.Reveal(), e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
+						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.Key.Reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
 					}
 				}
 			}

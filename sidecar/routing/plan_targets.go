@@ -194,10 +194,31 @@ func (t *Target) fills(now *Target) (out []fill) {
 	case t.Stream && !now.Stream:
 		add(rankFill, "answers are no longer streamed unless the app asks for it")
 	}
-	return append(out, t.keyFills(now)...)
+	if t.Query != now.Query {
+		switch {
+		case now.Query == "":
+			add(rankFill, "no query parameters are filled in any more, instead of %s", clip(t.shownQuery, 55))
+		case t.Query == "":
+			add(rankFill, "query parameters %s from now on", clip(now.shownQuery, 55))
+		case t.shownQuery == now.shownQuery:
+			add(rankFill, "another value in query parameters %s", clip(now.shownQuery, 55))
+		default:
+			add(rankFill, "query parameters %s instead of %s", clip(now.shownQuery, 55), clip(t.shownQuery, 55))
+		}
+	}
+	out = append(out, t.keyFills(now)...)
+	return append(out, t.Policy.fills(now.Policy)...)
 }
 
 func (t *Target) keyFills(now *Target) []fill {
+	out := t.otherKey(now)
+	if t.Auth != now.Auth && !t.Key.IsZero() && !now.Key.IsZero() {
+		out = append(out, fill{rankFill, fmt.Sprintf("the key is sent in %s instead of %s", now.Auth.header(), t.Auth.header())})
+	}
+	return out
+}
+
+func (t *Target) otherKey(now *Target) []fill {
 	switch {
 	case t.Key == now.Key:
 		return nil
@@ -246,6 +267,9 @@ func compareLimits(before, after *Rule) (out []phrase) {
 		if l.was != l.is {
 			out = append(out, phrase{rankLimit, fmt.Sprintf("time limit %s %s instead of %s", l.of, limitText(l.is), limitText(l.was))})
 		}
+	}
+	if before.MaxBody != after.MaxBody {
+		out = append(out, phrase{rankLimit, fmt.Sprintf("bodies over %s are refused (413) instead of those over %s", size(after.MaxBody), size(before.MaxBody))})
 	}
 	if was, is := before.Retries.text(), after.Retries.text(); was != is {
 		out = append(out, phrase{rankLimit, is + " instead of " + was})

@@ -29,6 +29,9 @@ func judgeProvider(f *findings, p *v1beta1.LLMProvider) {
 		judgeLabels(f, "spec.workloadSelector.labels", s.WorkloadSelector.Labels)
 	}
 	judgeTLS(f, s.TLS)
+	judgeAuthScheme(f, s.AuthScheme)
+	judgeQuery(f, s.Query)
+	judgePolicy(f, s.TrafficPolicy)
 	const specific = "spec.configs.routeSpecificConfigs"
 	if n := len(s.Configs.RouteSpecificConfigs); n > v1beta1.MaxRouteConfigs {
 		f.invalid(InvalidValue, specific, "has %d entries: at most %d are allowed", n, v1beta1.MaxRouteConfigs)
@@ -59,7 +62,7 @@ func judgePath(f *findings, path string) {
 	case strings.Contains(path, "#"):
 		bad("has a fragment: remove # and what follows it")
 	case strings.Contains(path, "?"):
-		bad("has a query: remove ? and what follows it")
+		bad("has a query: remove ? and what follows it, and write parameters that each request is to have in spec.query")
 	case slices.ContainsFunc(strings.Split(path, "/"), isDots):
 		bad("has a . or .. in it, or what decodes to that: write the path that is meant")
 	case strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r > '~' }):
@@ -160,6 +163,8 @@ func judgeReference(f *findings, field, name string) {
 		f.invalid(InvalidValue, field, "is required: name a Secret of this namespace")
 	} else if len(validation.IsDNS1123Subdomain(name)) > 0 {
 		f.invalid(InvalidValue, field, "%q cannot be the name of a Secret: %s", name, nameRule)
+	} else if name == v1beta1.KeysSecret || name == v1beta1.AccessSecret {
+		f.invalid(InvalidValue, field, "%s belongs to Remora, which writes it anew and lets no provider use it: name a Secret of your own", name)
 	}
 }
 

@@ -78,6 +78,7 @@ func judgeRule(f *findings, field string, r *v1beta1.LLMRule) {
 			}
 		}
 	}
+	judgeLimits(f, field+".limits", r.Limits)
 	if t := r.Retries; t != nil {
 		if t.Attempts != nil && (*t.Attempts < 0 || *t.Attempts > 10) {
 			f.invalid(InvalidValue, field+".retries.attempts", "%d is out of range: use 0 to 10", *t.Attempts)

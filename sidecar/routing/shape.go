@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -38,6 +39,14 @@ func (s *shape) silences(p Problem) bool {
 func leadsTo(path, deeper string) bool {
 	rest, found := strings.CutPrefix(deeper, path)
 	return found && (rest == "" || rest[0] == '.' || rest[0] == '[')
+}
+
+// sizeLike is the schema's pattern: the letters that make bytes and multiples of them, and not 64m, which is a fraction of one.
+var sizeLike = regexp.MustCompile(`^[0-9]+(\.[0-9]+)?([kMG]|[KMG]i)?$`)
+
+func isSize(v any) bool {
+	text, ok := v.(string)
+	return ok && sizeLike.MatchString(text)
 }
 
 var unmarshaler = reflect.TypeFor[json.Unmarshaler]()
@@ -150,6 +159,12 @@ func (s *shape) isBase64(v any, path string) bool {
 // readable asks a type that reads itself whether it can.
 func (s *shape) readable(v any, t reflect.Type, path string) bool {
 	text, err := json.Marshal(v)
+	if t == reflect.TypeFor[resource.Quantity]() {
+		if _, whole := v.(int64); !whole && !isSize(v) {
+			s.take(path, "is not a size: write one such as 512Ki, 64Mi or 1Gi")
+			return false
+		}
+	}
 	if err == nil && v != nil && json.Unmarshal(text, reflect.New(t).Interface()) == nil {
 		return true
 	}

@@ -95,20 +95,21 @@ type Backend struct {
 
 // Target is a provider as one rule uses it: where a request goes and what is filled in.
 type Target struct {
-	Provider  Ref
-	Endpoint  unique.Handle[Endpoint]
-	Authority string // the Host header
-	Path      string // of chat completions
-	base      string
-	hasBase   bool
-	Model     string // empty: the app's own
-	Stream    bool   // streamed unless the app says otherwise
-	Key       Key
-	KeyName   string // where the key comes from: "inline" or "secret NAME/KEY"
-	Auth      AuthScheme
-	Query     string // name=value&…, escaped: is in the query of every request, in place of the app's own of these names
-	Policy    TrafficPolicy
-	JSONModel []byte // Model as a JSON string; nil without one
+	Provider   Ref
+	Endpoint   unique.Handle[Endpoint]
+	Authority  string // the Host header
+	Path       string // of chat completions
+	base       string
+	hasBase    bool
+	Model      string // empty: the app's own
+	Stream     bool   // streamed unless the app says otherwise
+	Key        Key
+	KeyName    string // where the key comes from: "inline" or "secret NAME/KEY"
+	Auth       AuthScheme
+	Query      string // name=value&…, escaped: is in the query of every request, in place of the app's own of these names
+	shownQuery string // Query without what may be credentials
+	Policy     TrafficPolicy
+	JSONModel  []byte // Model as a JSON string; nil without one
 }
 
 // AuthScheme is how a provider wants its key.
