@@ -46,6 +46,9 @@ func (s *Server) decide(request *Request, shape shape) answer {
 	if refused := s.demands[host].check(request); refused != nil {
 		return *refused
 	}
+	if realtime(request) {
+		return upgrade(request)
+	}
 	if !s.options.Quiet {
 		return decide(&question{Request: request, host: host, shape: shape})
 	}

@@ -37,6 +37,9 @@ func (c *connection) answer(request *Request, w *watcher, close bool) outcome {
 		answer: fault.applied(c.server.decide(request, fault.shape())),
 		fault:  fault, delay: delay, close: close, head: request.Method == http.MethodHead,
 	}
+	if p.status == http.StatusSwitchingProtocols {
+		return c.converse(p, w)
+	}
 	o := c.send(p, w)
 	if !p.head {
 		c.server.tallies.add(hostname(request.Host), p.account(o))
