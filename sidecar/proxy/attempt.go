@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"errors"
-	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -24,10 +24,12 @@ const (
 // attempt sends the request to one backend after the other until there is an answer to deliver.
 // otherwise is what the path means with another method.
 func (c *call) attempt(otherwise *routing.Operation) *failure {
+	defer c.proxy.ejections.abandon(&c.trial)
 	for {
 		if r := c.choose(); r != nil {
 			return fail(r.Code, "%s", r.Message)
 		}
+		c.trial.hurried = c.made > 0
 		if f := c.refuseOperation(otherwise); f != nil {
 			return f
 		}
@@ -35,51 +37,91 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 		if f == nil {
 			return nil
 		}
-		wait, ok := c.again(reason)
-		if !ok {
+		c.judge(f)
+		if !reason.granted {
+			reason = c.again(reason)
+		}
+		if !reason.granted {
 			return f
 		}
 		// What the next attempt makes good, nobody else tells of.
 		c.proxy.log.Info("attempt failed, another follows", c.details(f)...)
-		if f := c.pause(wait); f != nil {
+		c.proxy.metrics.Retries(c.target.Provider.Namespace+"/"+c.target.Provider.Name, string(f.code)).Inc()
+		if f := c.pause(reason.wait); f != nil {
 			return f
 		}
 	}
 }
 
-// choose draws the backend of the next attempt. The share of a backend that cannot be used goes to the
-// next priority, never to another of the same. What is tried again is nobody's share: it goes to those
-// that can be used.
-func (c *call) choose() *routing.Refusal {
-	var why *routing.Refusal
-	for ; c.level < len(c.rule.Levels); c.level, c.tried = c.level+1, 0 {
-		l := &c.rule.Levels[c.level]
-		if c.attempts > 0 {
-			c.tried |= l.Unusable()
+// judge tells the ejections what a failed attempt says of the backend.
+func (c *call) judge(f *failure) {
+	switch f.code {
+	case routing.ConnectFailure, routing.UntrustedCertificate, routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout:
+		c.proxy.ejections.failed(&c.trial)
+	case routing.DeadlineExceeded:
+		if !c.trial.hurried {
+			c.proxy.ejections.failed(&c.trial)
 		}
-		i := l.Pick(rand.Uint64(), c.tried)
-		if i < 0 {
-			continue
-		}
-		b := &l.Backends[i]
-		if b.Target != nil {
-			c.tried |= 1 << i
-			c.target = b.Target
-			return nil
-		}
-		if why == nil {
-			why = b.Refusal
-		}
+	default:
 	}
-	return why
+	c.proxy.ejections.abandon(&c.trial)
 }
 
-// others tells whether a backend is left that has not been tried.
+// choose draws the backend of the next attempt. The share of a backend that cannot be used goes to the next priority,
+// never to another of the same. What is tried again, or moved away from an ejected backend, is nobody's share: it goes
+// to those that can be used. Where all of them are ejected, the first that was drawn is used all the same.
+func (c *call) choose() *routing.Refusal {
+	var why *routing.Refusal
+	var last struct {
+		target       *routing.Target
+		level, index int
+		tried        uint64
+	}
+	nobodys := c.attempts > 0
+	for ; c.level < len(c.rule.Levels); c.level, c.tried = c.level+1, 0 {
+		l := &c.rule.Levels[c.level]
+		for without := c.tried; ; {
+			if nobodys {
+				without |= l.Unusable()
+			}
+			i := l.Pick(rand.Uint64(), without)
+			if i < 0 {
+				break
+			}
+			b := &l.Backends[i]
+			if b.Target == nil {
+				if why == nil {
+					why = b.Refusal
+				}
+				break
+			}
+			if tr, ok := c.proxy.ejections.admit(b.Target); ok {
+				c.tried |= 1 << i
+				c.target, c.trial, c.forced = b.Target, tr, false
+				return nil
+			}
+			if last.target == nil {
+				last.target, last.level, last.index, last.tried = b.Target, c.level, i, c.tried
+			}
+			without |= 1 << i
+			nobodys = true
+		}
+	}
+	if last.target == nil {
+		return why
+	}
+	c.level, c.tried = last.level, last.tried|1<<last.index
+	c.target, c.trial, c.forced = last.target, c.proxy.ejections.force(last.target), true
+	return nil
+}
+
+// others tells whether a backend is left that has not been tried. Those that are ejected count where all are.
 func (c *call) others() bool {
 	for i, tried := c.level, c.tried; i < len(c.rule.Levels); i, tried = i+1, 0 {
 		l := &c.rule.Levels[i]
 		for j := range l.Backends {
-			if b := &l.Backends[j]; b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 {
+			b := &l.Backends[j]
+			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && (c.forced || c.proxy.ejections.free(b.Target)) {
 				return true
 			}
 		}
@@ -107,29 +149,39 @@ func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
 type retryReason struct {
 	allowed bool          // the rule wants it
 	same    bool          // it makes sense to ask the same backend again
-	wait    time.Duration // that the provider asked for
+	wait    time.Duration // that the provider asked for; of a granted one: before the next attempt
+	granted bool          // the next attempt is prepared
 }
 
-// again prepares the next attempt, or says that there is none.
-func (c *call) again(r retryReason) (wait time.Duration, ok bool) {
-	if !r.allowed || c.attempts >= c.rule.Retries.Attempts {
-		return 0, false
+// again prepares the next attempt, if there is to be one.
+func (c *call) again(r retryReason) retryReason {
+	if !r.allowed || c.attempts >= c.rule.Retries.Attempts || c.once && c.sent {
+		return r
 	}
-	if c.others() {
-		c.attempts++
-		return 0, true
+	others := c.others()
+	switch {
+	case others:
+		r.wait = 0
+	case !r.same:
+		return r
+	case r.wait == 0:
+		r.wait = min(firstBackoff<<c.attempts, maxBackoff)
+		r.wait = r.wait/2 + rand.N(r.wait)
 	}
-	if !r.same {
-		return 0, false
+	if !c.deadline.IsZero() && time.Until(c.deadline) <= r.wait {
+		return r
 	}
-	c.level, c.tried = 0, 0
-	wait = r.wait
-	if wait == 0 {
-		wait = min(firstBackoff<<c.attempts, maxBackoff)
-		wait = wait/2 + rand.N(wait)
+	if !c.budget.take() {
+		c.withheld = true
+		c.proxy.metrics.RetriesWithheld(c.target.Provider.Namespace + "/" + c.target.Provider.Name).Inc()
+		return r
+	}
+	if !others {
+		c.level, c.tried = 0, 0
 	}
 	c.attempts++
-	return wait, true
+	r.granted = true
+	return r
 }
 
 // waiting is what a departing app does to a pause.
@@ -140,9 +192,6 @@ func (w waiting) abort() { close(w) }
 func (c *call) pause(d time.Duration) *failure {
 	if d == 0 {
 		return nil
-	}
-	if !c.deadline.IsZero() && time.Until(c.deadline) < d {
-		return c.overdue()
 	}
 	w := make(waiting)
 	if !c.client.attach(w) {
@@ -199,7 +248,7 @@ func (c *call) try() (*failure, retryReason) {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client"), retryReason{}
 	}
 	pool := c.proxy.pool(t.Endpoint)
-	for fresh := false; ; fresh = true {
+	for fresh := c.once; ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline)
 		if f != nil {
 			if f.code == routing.ConnectFailure && c.late() {
@@ -241,33 +290,53 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 			same:    true,
 		}, stale
 	}
+	c.sent = true
 	resp := &c.ctx.Response
 	if err := c.finish(conn, send(conn, &c.head, body)); err != nil {
 		return lost(err)
 	}
-	if reason, retry := c.retryStatus(&resp.Header); retry {
-		status := resp.StatusCode()
+	status := resp.StatusCode()
+	if status >= fasthttp.StatusInternalServerError {
+		c.proxy.ejections.failed(&c.trial)
+	}
+	if reason := c.retryStatus(&resp.Header); reason.granted {
+		c.proxy.ejections.completed(&c.trial) // 429: it is busy, not broken
 		c.client.attach(nil)
 		conn.discard()
 		return fail(routing.UpstreamRefusal, "the provider answered %d", status), reason, false
 	}
 	s := c.newStream(conn, firstBy)
-	if retries.FirstToken && c.attempts < retries.Attempts && s != nil {
+	if s != nil && retries.FirstToken && c.attempts < retries.Attempts {
 		// Nothing may reach the app yet: the next backend may be faster.
-		if _, err := s.answer.next(); err != nil && !errors.Is(err, io.EOF) {
+		if err := s.awaitFirst(); err != nil {
 			f := s.failure(err)
-			s.close()
+			_ = s.Close()
 			allowed := f.code == routing.FirstTokenTimeout || f.code == routing.UpstreamReset && retries.Reset
 			return f, retryReason{allowed: allowed, same: true}, false
 		}
 	}
-	if c.attempts > 0 && c.attempts >= retries.Attempts && retryable(resp.StatusCode()) {
-		resp.Header.Set(headerShouldRetry, "false") // it has been tried often enough
+	if c.persisted() && clientsRetry(status) {
+		resp.Header.Set(headerShouldRetry, "false")
 	}
-	if s != nil {
-		s.start(c)
+	if s == nil {
+		c.proxy.ejections.completed(&c.trial)
+		return nil, retryReason{}, false
 	}
+	s.trial, c.trial = c.trial, trial{}
+	if s.begun {
+		c.proxy.ejections.answered(&s.trial)
+	}
+	s.start(c)
 	return nil, retryReason{}, false
+}
+
+// persisted says that the sidecar has tried again by itself, or would have but for the budget: an app that does so too
+// would only multiply an outage.
+func (c *call) persisted() bool { return c.attempts > 0 || c.withheld }
+
+// clientsRetry tells whether SDKs try again by themselves after an answer of this status.
+func clientsRetry(status int) bool {
+	return status == fasthttp.StatusRequestTimeout || status == fasthttp.StatusConflict || retryable(status)
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -279,28 +348,51 @@ func earlier(a, b time.Time) time.Time {
 
 func retryable(status int) bool { return status == fasthttp.StatusTooManyRequests || status >= 500 }
 
-// retryStatus decides whether an answer is to be thrown away for another attempt.
-func (c *call) retryStatus(h *fasthttp.ResponseHeader) (retryReason, bool) {
+// retryStatus decides whether an answer is to be thrown away for another attempt. If so, that attempt is granted.
+func (c *call) retryStatus(h *fasthttp.ResponseHeader) (reason retryReason) {
 	r, status := &c.rule.Retries, h.StatusCode()
-	if !retryable(status) || c.attempts >= r.Attempts {
-		return retryReason{}, false
+	limited := r.RateLimited && (status == fasthttp.StatusTooManyRequests || status == fasthttp.StatusServiceUnavailable)
+	failed := r.ServerError && status >= 500 || r.GatewayError && status >= 502 && status <= 504
+	if !limited && !failed {
+		return reason
 	}
-	if r.ServerError && status >= 500 || r.GatewayError && status >= 502 && status <= 504 {
-		return retryReason{allowed: true, same: true}, true
+	reason.allowed = true
+	wait, said := retryAfter(h)
+	switch {
+	case said:
+		reason.wait, reason.same = max(wait, firstBackoff), wait <= maxRetryAfter
+	default:
+		reason.same = failed
 	}
-	if !r.RateLimited || status != fasthttp.StatusTooManyRequests && status != fasthttp.StatusServiceUnavailable {
-		return retryReason{}, false
+	return c.again(reason)
+}
+
+// retryAfter is how long the provider asks to wait. OpenAI's Retry-After-Ms goes first, as it does for its SDKs.
+func retryAfter(h *fasthttp.ResponseHeader) (wait time.Duration, said bool) {
+	if ms, ok := number(h.Peek("Retry-After-Ms")); ok {
+		return time.Duration(ms) * time.Millisecond, true
 	}
-	if c.others() {
-		return retryReason{allowed: true}, true
+	value := bytes.TrimSpace(h.Peek(fasthttp.HeaderRetryAfter))
+	if seconds, ok := number(value); ok {
+		return time.Duration(seconds) * time.Second, true
 	}
-	seconds, err := strconv.Atoi(string(bytes.TrimSpace(h.Peek(fasthttp.HeaderRetryAfter))))
-	if err != nil || seconds < 0 || seconds > int(maxRetryAfter/time.Second) {
-		return retryReason{}, false
+	until, err := fasthttp.ParseHTTPDate(value)
+	if err != nil {
+		return 0, false
 	}
-	wait := time.Duration(seconds) * time.Second
-	if !c.deadline.IsZero() && time.Until(c.deadline) < wait {
-		return retryReason{}, false
+	// The provider's own clock is the one that counts.
+	now, err := fasthttp.ParseHTTPDate(h.Peek(fasthttp.HeaderDate))
+	if err != nil {
+		now = time.Now()
 	}
-	return retryReason{allowed: true, same: true, wait: max(wait, firstBackoff)}, true
+	return max(until.Sub(now), 0), true
+}
+
+// number reads a number of digits. One that is too large for a wait is as large as it can be.
+func number(digits []byte) (int64, bool) {
+	n, err := strconv.ParseUint(string(bytes.TrimSpace(digits)), 10, 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) {
+		return 0, false
+	}
+	return int64(min(n, uint64(math.MaxInt64/time.Second))), true
 }

@@ -41,6 +41,12 @@ type call struct {
 	tried    uint64
 	attempts int // that failed so far, and are followed by another
 	made     int // attempts that were begun
+	trial    trial
+	forced   bool // the current target is ejected, as all are
+	budget   *retryBudget
+	withheld bool // an attempt, since the budget is spent
+	once     bool // the body cannot be sent a second time
+	sent     bool // something of the request has gone out
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}
@@ -73,6 +79,9 @@ func (c *call) details(f *failure) []any {
 	}
 	if c.made > 0 {
 		all = append(all, "attempts", c.made)
+	}
+	if c.withheld {
+		all = append(all, "retry", routing.RetryBudgetSpent)
 	}
 	all = append(all, "message", f.message)
 	if f.cause != nil {
@@ -127,6 +136,8 @@ func (c *call) serve() *failure {
 	if c.rule.Timeouts.Request > 0 {
 		c.deadline = time.Now().Add(c.rule.Timeouts.Request)
 	}
+	c.budget = c.proxy.budgets.of(host)
+	c.budget.deposit()
 	return c.attempt(otherwise)
 }
 

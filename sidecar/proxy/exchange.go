@@ -99,3 +99,25 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	// The error is not logged: it may quote what the provider sent, and that what it was sent.
 	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check its port and tls.mode", who)
 }
+
+// judge tells the ejections what ended an answer in its middle.
+func (s *stream) judge(f *failure) {
+	switch f.code {
+	case routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout, routing.IdleTimeout:
+		s.proxy.ejections.failed(&s.trial)
+	case routing.DeadlineExceeded:
+		if !s.begun && !s.trial.hurried {
+			s.proxy.ejections.failed(&s.trial)
+		}
+	default:
+	}
+}
+
+// acquit ends the trial of a backend that did not fail: what there was of the answer was good.
+func (s *stream) acquit() {
+	if s.begun || s.answer.done {
+		s.proxy.ejections.completed(&s.trial)
+	} else {
+		s.proxy.ejections.abandon(&s.trial)
+	}
+}

@@ -55,6 +55,8 @@ type Proxy struct {
 	server     *fasthttp.Server
 	departures *departures
 	redirects  redirects
+	ejections  *ejections
+	budgets    retryBudgets
 	draining   atomic.Bool
 	stop       chan struct{}
 
@@ -75,6 +77,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		metrics: o.Metrics, store: o.Store, log: o.Log, trusted: &authorities{base: o.TrustedCAs}, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
+		ejections: newEjections(o.Log, o.Metrics), budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
@@ -82,7 +85,8 @@ func New(o Options) (*Proxy, error) {
 		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
 	}
-	o.Store.OnChange(p.retirePools)
+	o.Store.OnChange(p.retire)
+	p.retire(o.Store.Load())
 	go p.sweepPools()
 	return p, nil
 }
@@ -175,6 +179,13 @@ func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
 	return v.(*pool)
 }
 
+// retire lets go of what is kept for backends and hosts that a new configuration does not have.
+func (p *Proxy) retire(s *snapshot.Snapshot) {
+	p.retirePools(s)
+	p.ejections.retire(s.Table)
+	p.budgets.retire(s.Table)
+}
+
 // retirePools lets go of the connections that a new configuration has no use for. Requests that hold
 // the old one finish on theirs.
 func (p *Proxy) retirePools(s *snapshot.Snapshot) {
@@ -227,7 +238,9 @@ func (p *Proxy) survive(c *call) {
 		return
 	}
 	p.log.Error(fmt.Errorf("%v", v), "fault of the sidecar: please report it", "code", routing.InternalError, "stack", string(debug.Stack()))
+	p.metrics.Failures(string(routing.InternalError)).Inc()
 	c.client.depart() // ends what the request was doing
+	p.ejections.abandon(&c.trial)
 	c.ctx.Response.Reset()
 	fail(routing.InternalError, "the sidecar failed at this request: its log says where").write(&c.ctx.Response)
 	c.ctx.SetConnectionClose()
@@ -235,6 +248,7 @@ func (p *Proxy) survive(c *call) {
 
 // refuse answers with a failure and logs it.
 func (p *Proxy) refuse(c *call, f *failure) {
+	p.metrics.Failures(string(f.code)).Inc()
 	if f.code == routing.ClientGone {
 		p.log.V(1).Info("the app left", "code", f.code, "host", string(c.authority))
 		_ = c.client.Close()
@@ -242,7 +256,7 @@ func (p *Proxy) refuse(c *call, f *failure) {
 	}
 	c.ctx.Response.Reset()
 	f.write(&c.ctx.Response)
-	if c.attempts > 0 {
+	if c.persisted() {
 		c.ctx.Response.Header.Set(headerShouldRetry, "false")
 	}
 	if !c.read {

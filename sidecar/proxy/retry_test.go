@@ -20,7 +20,7 @@ func TestAShortRetryAfterIsHonouredAndALongOneIsTheAppsAffair(t *testing.T) {
 		atLeast time.Duration
 	}{
 		{"0", 2, 0}, {"1", 2, time.Second}, {"100", 1, 0}, {"-1", 1, 0}, {"soon", 1, 0}, {"", 1, 0},
-		{"Wed, 21 Oct 2015 07:28:00 GMT", 1, 0}, {"18446744074", 1, 0}, {"9223372036854775808", 1, 0},
+		{"Wed, 21 Oct 2015 07:28:00 GMT", 2, 0}, {"Wed, 21 Oct 2015", 1, 0}, {"Fri, 31 Dec 9999 23:59:59 GMT", 1, 0}, {"18446744074", 1, 0}, {"9223372036854775808", 1, 0},
 	} {
 		t.Run(c.after, func(t *testing.T) {
 			r := newRig(t, providers)

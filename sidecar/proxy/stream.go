@@ -32,6 +32,7 @@ type stream struct {
 	idle     time.Duration
 	armed    time.Time // when the idle limit was last set
 	host     string
+	trial    trial
 	out      []byte
 }
 
@@ -82,7 +83,7 @@ func (s *stream) start(c *call) {
 	resp := &c.ctx.Response
 	size := -1
 	if !s.answer.chunked && s.answer.left >= 0 {
-		size = int(s.answer.left)
+		size = len(s.out) + int(s.answer.left)
 	}
 	// The first event may be here only in part, and then it is held back; the head must not be.
 	resp.ImmediateHeaderFlush = s.events || !s.answer.ready()
@@ -194,6 +195,9 @@ func (s *stream) fill() error {
 		s.out = append(s.out, b...)
 		s.answer.skip(len(b))
 		s.begun = s.begun || !s.events || hasData(s.out)
+		if s.begun {
+			s.proxy.ejections.answered(&s.trial)
+		}
 		if len(s.out) >= readBufferSize || !s.answer.ready() {
 			return nil
 		}
@@ -236,6 +240,8 @@ func (s *stream) failure(err error) *failure {
 
 // cut logs an answer that did not become complete.
 func (p *Proxy) cut(s *stream, f *failure) {
+	p.metrics.Failures(string(f.code)).Inc()
+	s.judge(f)
 	if f.code == routing.ClientGone {
 		p.log.V(1).Info("the app left", "code", f.code, "upstream", s.host)
 		return
@@ -247,6 +253,7 @@ func (p *Proxy) cut(s *stream, f *failure) {
 // the provider's work.
 func (s *stream) Close() error {
 	s.close()
+	s.acquit()
 	*s = stream{out: s.out[:0]}
 	if cap(s.out) > 2*maxHeld {
 		s.out = nil
