@@ -66,6 +66,9 @@ func neighbours(others []*object, before, after *object) []*object {
 			found = append(found, o)
 		}
 	}
+	if len(found) == 0 && len(others) > 0 {
+		return others[:1] // so that the change is not taken for the end of all configuration
+	}
 	return found
 }
 

@@ -35,6 +35,11 @@ type Objects struct {
 	Incomplete bool
 }
 
+// empty tells whether there is nothing that could be used or own a host.
+func (o *Objects) empty() bool {
+	return len(o.Providers) == 0 && len(o.Routes) == 0 && len(o.Unreadable) == 0
+}
+
 // Secret is what Compile needs of a Kubernetes Secret.
 type Secret struct {
 	Namespace, Name, Type string

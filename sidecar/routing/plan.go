@@ -11,7 +11,7 @@ import (
 // Plan says in plain words what an edit does to traffic: one sentence for each change that calls would
 // notice, what matters most first, and none where all calls fare as before. Both configurations are those
 // of one namespace, whole or as far as they have to do with the objects that differ; one object should
-// differ. Where Secrets are nil, every Secret that is named is taken to exist.
+// differ, and where there are others, at least one of them must be there. Where Secrets are nil, every Secret that is named is taken to exist.
 //
 // There are at most 12 sentences of at most 200 bytes each, without control characters: the last says how
 // many more there would be. Neither a key nor the value that a credential must have to match is shown. The
@@ -71,10 +71,12 @@ type edit struct {
 	rules map[string]bool
 	// uncompared is how many hosts with routes to such a provider are beyond maxHosts.
 	uncompared int
+	// last says that the edit leaves nothing, so that pods that start after it have no configuration.
+	last bool
 }
 
 func newEdit(before, after *Objects) *edit {
-	e := &edit{presume: before.Secrets == nil || after.Secrets == nil, changed: map[Ref]bool{}, rules: map[string]bool{}}
+	e := &edit{last: !after.Incomplete && after.empty(), presume: before.Secrets == nil || after.Secrets == nil, changed: map[Ref]bool{}, rules: map[string]bool{}}
 	secrets := map[string]bool{}
 	if !e.presume {
 		differing(before.Secrets, after.Secrets,

@@ -36,6 +36,9 @@ func (c *comparison) changes() []change {
 		c.compareHost(p.name, p.before, p.after)
 	}
 	c.compareWildcards()
+	if c.edit.last {
+		c.add(rankEnd, "", "no LLMProvider and no LLMRoute is left: new pods refuse all calls to the redirected ports, 503 %s, until there is one", ConfigurationUnread)
+	}
 	c.reportFills()
 	slices.SortFunc(c.found, func(a, b change) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(a.subject, b.subject), cmp.Compare(a.text, b.text))
@@ -89,10 +92,15 @@ func (c *comparison) compareHost(name string, before, after *Host) {
 		return // which hosts are owned is not known
 	case after == nil:
 		route, then := "", "new pods pass its calls on untouched, in plain text; running pods refuse them until they are restarted"
+		if c.edit.last {
+			then = "running pods refuse its calls until they are restarted"
+		}
 		if before.Refusal == nil && len(before.Rules) > 0 && before.Rules[0].number > 0 {
 			route = "loses its route and "
 		}
-		if before.plain() {
+		if before.plain() && c.edit.last {
+			then = "in running pods, its calls pass on untouched, in plain text"
+		} else if before.plain() {
 			then = "calls pass on untouched, in plain text"
 		}
 		c.add(rankDanger, "", "host %s %sis no longer owned: %s", h, route, then)
@@ -169,7 +177,11 @@ func (c *comparison) compareWildcards() {
 	before, after := patterns(c.before), patterns(c.after)
 	for name := range before {
 		if !after[name] {
-			c.add(rankDanger, "", "hosts like %s are no longer owned: calls pass on untouched, in plain text", hostText(name))
+			who := "calls"
+			if c.edit.last {
+				who = "those of running pods"
+			}
+			c.add(rankDanger, "", "hosts like %s are no longer owned: %s pass on untouched, in plain text", hostText(name), who)
 		}
 	}
 	for name := range after {

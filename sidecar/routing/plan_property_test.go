@@ -21,6 +21,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -93,7 +94,14 @@ func (d dice) changeProvider(p *v1beta1.LLMProvider) {
 	if p.Spec.Host == "" || d.IntN(8) == 0 {
 		p.Spec.Host = pick(d, planHosts...)
 	}
-	switch d.IntN(7) {
+	switch d.IntN(10) {
+	case 7:
+		p.Spec.AuthScheme = pick(d, "", v1beta1.AuthBearer, v1beta1.AuthAPIKey)
+	case 8:
+		p.Spec.Query = pick(d, nil, map[string]v1beta1.QueryValue{"api-version": "1"}, map[string]v1beta1.QueryValue{"api-version": "2"},
+			map[string]v1beta1.QueryValue{"token": "sk-hidden-3"}, map[string]v1beta1.QueryValue{"token": "sk-hidden-4"})
+	case 9:
+		p.Spec.TrafficPolicy = d.policy()
 	case 0:
 		p.Spec.Path = pick(d, "", "/v2/chat/completions", "/chat")
 	case 1:
@@ -110,6 +118,20 @@ func (d dice) changeProvider(p *v1beta1.LLMProvider) {
 	default:
 		d.config(&p.Spec.Configs.DefaultConfig.OpenAIConfig)
 	}
+}
+
+func (d dice) policy() *v1beta1.TrafficPolicy {
+	var pool v1beta1.ConnectionPool
+	switch d.IntN(4) {
+	case 0:
+		pool.TCP = &v1beta1.TCPSettings{MaxConnections: new(int32(pick(d, 8, 1024)))}
+	case 1:
+		pool.TCP = &v1beta1.TCPSettings{ConnectTimeout: &metav1.Duration{Duration: time.Second}, MaxConnectionDuration: &metav1.Duration{}}
+	case 2:
+		pool.HTTP = &v1beta1.HTTPSettings{HTTP1MaxPendingRequests: new(int32(pick(d, 0, 1024)))}
+	}
+	ejection := &v1beta1.OutlierDetection{Consecutive5xxErrors: new(int32(pick(d, 1, 5)))}
+	return pick(d, nil, &v1beta1.TrafficPolicy{ConnectionPool: &pool}, &v1beta1.TrafficPolicy{ConnectionPool: &pool, OutlierDetection: ejection})
 }
 
 func (d dice) route(name string) v1beta1.LLMRoute {
@@ -142,6 +164,9 @@ func (d dice) rule() v1beta1.LLMRule {
 	}
 	if d.IntN(6) == 0 {
 		r.Timeouts = &v1beta1.Timeouts{Idle: &metav1.Duration{Duration: time.Minute}}
+	}
+	if d.IntN(6) == 0 {
+		r.Limits = &v1beta1.Limits{RequestBody: pick(d, nil, resource.NewQuantity(1<<20, resource.BinarySI), resource.NewQuantity(64<<20, resource.BinarySI))}
 	}
 	if d.IntN(6) == 0 {
 		r.Retries = &v1beta1.Retries{Attempts: new(int32(d.IntN(3)))}
@@ -351,12 +376,16 @@ func fate(r *routing.Rule) string {
 		}
 	}
 	draw(0, 1, "")
-	return fmt.Sprint(describe(first), out, r.Timeouts, r.Retries)
+	return fmt.Sprint(describe(first), out, r.Timeouts, r.Retries, r.MaxBody)
 }
 
 func target(t *routing.Target) string {
 	e := t.Endpoint.Value()
-	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, t.Key.Reveal())
+	auth := t.Auth
+	if t.Key.IsZero() {
+		auth = 0
+	}
+	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, t.Key.Reveal(), auth, t.Query, t.Policy)
 }
 
 // Calls of many kinds are routed through both tables: where one of them fares differently the plan says

@@ -21,7 +21,8 @@ type change struct {
 
 // What matters more comes first.
 const (
-	rankDanger = iota // calls fail, or leave in plain text
+	rankEnd    = iota // there is no configuration any more
+	rankDanger        // calls fail, or leave in plain text
 	rankMove          // calls go elsewhere
 	rankRule          // calls are decided by other rules
 	rankFill          // what is filled in: model, key, path

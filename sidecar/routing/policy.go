@@ -134,23 +134,25 @@ func (p TrafficPolicy) fills(now TrafficPolicy) (out []fill) {
 		of      string
 		was, is string
 	}{
-		{"at most %s connections from each pod instead of %s", strconv.Itoa(p.MaxConnections), strconv.Itoa(now.MaxConnections)},
-		{"at most %s calls wait for a connection instead of %s", strconv.Itoa(p.MaxPending), strconv.Itoa(now.MaxPending)},
+		{"connections from each pod: at most %s instead of %s", strconv.Itoa(p.MaxConnections), strconv.Itoa(now.MaxConnections)},
+		{"calls of each pod that may wait for a connection: %s instead of %s", strconv.Itoa(p.MaxPending), strconv.Itoa(now.MaxPending)},
 		{"time limit to connect %s instead of %s", limitText(p.ConnectTimeout), limitText(now.ConnectTimeout)},
 		{"time limit for the use of a connection %s instead of %s", limitText(p.MaxConnectionAge), limitText(now.MaxConnectionAge)},
-		{"left alone after failures in a row: %s instead of %s", failuresText(p.EjectAfter), failuresText(now.EjectAfter)},
-		{"left alone for %s instead of %s", limitText(p.EjectionTime), limitText(now.EjectionTime)},
 	} {
 		if part.was != part.is {
 			out = append(out, fill{rankLimit, fmt.Sprintf(part.of, part.is, part.was)})
 		}
 	}
-	return out
-}
-
-func failuresText(n int) string {
-	if n == 0 {
-		return "never"
+	switch {
+	case p.EjectAfter != now.EjectAfter && now.EjectAfter == 0:
+		out = append(out, fill{rankLimit, fmt.Sprintf("is never left alone any more, instead of after %d failures in a row", p.EjectAfter)})
+	case p.EjectAfter == 0 && now.EjectAfter != 0:
+		out = append(out, fill{rankLimit, fmt.Sprintf("is left alone for %s after %d failures in a row from now on", limitText(now.EjectionTime), now.EjectAfter)})
+	case p.EjectAfter != now.EjectAfter:
+		out = append(out, fill{rankLimit, fmt.Sprintf("is left alone after %d failures in a row instead of %d", now.EjectAfter, p.EjectAfter)})
 	}
-	return strconv.Itoa(n)
+	if p.EjectionTime != now.EjectionTime && p.EjectAfter != 0 && now.EjectAfter != 0 {
+		out = append(out, fill{rankLimit, fmt.Sprintf("is left alone for %s instead of %s", limitText(now.EjectionTime), limitText(p.EjectionTime))})
+	}
+	return out
 }

@@ -59,7 +59,7 @@ func (t *Table) Retaining(before *Table) *Table {
 
 func retire(name string) *Host {
 	return &Host{Name: name, Refusal: &Refusal{HostRetired, fmt.Sprintf(
-		"no LLMProvider or LLMRoute names %s any more: apply one; pods that start from now on pass calls to it on in plain text", name)}}
+		"no LLMProvider or LLMRoute names %s any more: apply one; pods that start from now on may pass calls to it on in plain text", name)}}
 }
 
 func retireAll() *Host {

@@ -65,7 +65,7 @@ func TestAHostThatIsNoLongerNamedStaysOwnedWhereItWasServedOverTLS(t *testing.T)
 		"never.example": "foreign",
 	})
 	message := after.Host([]byte("chat.team")).Refusal.Message
-	if want := "no LLMProvider or LLMRoute names chat any more: apply one; pods that start from now on pass calls to it on in plain text"; message != want {
+	if want := "no LLMProvider or LLMRoute names chat any more: apply one; pods that start from now on may pass calls to it on in plain text"; message != want {
 		t.Errorf("it says %q", message)
 	}
 	var shown bytes.Buffer
@@ -185,7 +185,7 @@ func TestAPlanTellsWhatRunningPodsDoWithHostsThatAreNoLongerNamed(t *testing.T) 
 		clientSecret(t),
 	}
 	seen := map[string]int{}
-	for range 1500 {
+	for range 2500 {
 		before, after := d.edit()
 		said := strings.Join(routing.Plan(before, after), "\n")
 		before.Secrets, after.Secrets = secrets, secrets
@@ -203,7 +203,7 @@ func TestAPlanTellsWhatRunningPodsDoWithHostsThatAreNoLongerNamed(t *testing.T) 
 				}
 			}
 		}
-		for sentence, is := range map[string]bool{"running pods refuse them": refuses, "calls pass on untouched": passes} {
+		for sentence, is := range map[string]bool{"running pods refuse": refuses, "calls pass on untouched": passes} {
 			if is {
 				seen[sentence]++
 			}
@@ -212,7 +212,7 @@ func TestAPlanTellsWhatRunningPodsDoWithHostsThatAreNoLongerNamed(t *testing.T) 
 			}
 		}
 	}
-	if len(seen) != 2 || seen["running pods refuse them"] < 50 || seen["calls pass on untouched"] < 5 {
+	if len(seen) != 2 || seen["running pods refuse"] < 50 || seen["calls pass on untouched"] < 5 {
 		t.Errorf("the dice are loaded: %v", seen)
 	}
 }
