@@ -49,7 +49,7 @@ func (s *Server) decide(request *Request, shape shape) answer {
 	if realtime(request) {
 		return upgrade(request)
 	}
-	if !s.options.Quiet {
+	if !s.options.Quiet || request.Upload != nil { // an upload is too big to be a key of the cache
 		return decide(&question{Request: request, host: host, shape: shape})
 	}
 	return s.cache.get(&question{Request: request, host: host, shape: shape})
@@ -87,7 +87,10 @@ var operations = []operation{
 	{"/rerank", withJSON(rerank, "model", "query", "documents")},
 	{"/images/generations", withJSON(image, "prompt")},
 	{"/audio/speech", withJSON(speech, "model", "input", "voice")},
-	{"/audio/transcriptions", transcription},
+	{"/audio/transcriptions", withForm(heard, "file", "model")},
+	{"/audio/translations", withForm(heard, "file", "model")},
+	{"/images/edits", withForm(edited, "image", "model", "prompt")},
+	{"/images/variations", withForm(edited, "image", "model")},
 }
 
 // withJSON checks that the body is a JSON object with the fields that the operation cannot do without.

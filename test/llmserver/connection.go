@@ -186,19 +186,30 @@ func (c *connection) readBody(request *Request, parsed *http.Request) error {
 	if !c.server.options.Quiet {
 		c.body = nil // it now belongs to the request before
 	}
+	chunked := len(parsed.TransferEncoding) > 0
+	from := io.LimitReader(c.reader, max(parsed.ContentLength, 0))
+	if chunked {
+		from = httputil.NewChunkedReader(c.reader)
+	}
 	body := bytes.NewBuffer(c.body[:0])
+	var n int64
 	var err error
-	if len(parsed.TransferEncoding) > 0 {
-		if _, err = body.ReadFrom(httputil.NewChunkedReader(c.reader)); err == nil {
-			err = c.skipTrailers()
-		}
-	} else if parsed.ContentLength > 0 {
-		// CopyN and not ReadFull: the length is a claim, not a reason to allocate.
-		_, err = io.CopyN(body, c.reader, parsed.ContentLength)
+	if boundary, ok := formBoundary(parsed.Header); ok {
+		request.Upload, n, err = readUpload(from, boundary, body)
+	} else {
+		n, err = body.ReadFrom(from)
 	}
 	c.body = body.Bytes()
 	request.Body = c.body
-	return err
+	switch {
+	case err != nil:
+		return err
+	case chunked:
+		return c.skipTrailers()
+	case n < parsed.ContentLength:
+		return io.ErrUnexpectedEOF
+	}
+	return nil
 }
 
 func (c *connection) skipTrailers() error {

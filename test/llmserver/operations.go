@@ -1,15 +1,10 @@
 package llmserver
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"fmt"
-	"io"
 	"math"
-	"mime"
-	"mime/multipart"
 	"net/http"
 )
 
@@ -123,40 +118,4 @@ func speech(*question) answer {
 		sound[i] = byte(i)
 	}
 	return answer{status: http.StatusOK, contentType: "audio/mpeg", body: sound}
-}
-
-// transcription answers POST …/audio/transcriptions: it tells how much it heard.
-func transcription(q *question) answer {
-	kind, params, err := mime.ParseMediaType(q.Header.Get("Content-Type"))
-	if err != nil || kind != "multipart/form-data" {
-		return failure(http.StatusBadRequest, "Send multipart/form-data.", "bad_content_type")
-	}
-	form := multipart.NewReader(bytes.NewReader(q.Body), params["boundary"])
-	model, file, size := "", "", 0
-	for {
-		part, err := form.NextPart()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return failure(http.StatusBadRequest, "Could not parse the form: "+err.Error(), "bad_form")
-		}
-		content, err := io.ReadAll(part)
-		if err != nil {
-			return failure(http.StatusBadRequest, "Could not parse the form: "+err.Error(), "bad_form")
-		}
-		switch part.FormName() {
-		case "model":
-			model = string(content)
-		case "file":
-			file, size = part.FileName(), len(content)
-		}
-	}
-	if model == "" {
-		return failure(http.StatusBadRequest, "you must provide a model parameter", "missing_model")
-	}
-	if file == "" {
-		return failure(http.StatusBadRequest, "you must provide a file parameter", "missing_file")
-	}
-	return jsonAnswer(map[string]string{"text": fmt.Sprintf("I am %s at %s. I heard %d bytes of %s.", model, q.host, size, file)})
 }

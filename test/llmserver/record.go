@@ -25,7 +25,8 @@ type Request struct {
 
 	Header    http.Header // without Host
 	RawHeader []string    // the lines as sent and in their order: "Name: value"
-	Body      []byte
+	Body      []byte      // of an upload, the first MiB
+	Upload    *Upload     // nil where the body is no multipart/form-data
 
 	// Ended is when the answer was complete, or broken off; zero while it is being given.
 	Ended time.Time
