@@ -28,7 +28,7 @@ type Tally struct {
 }
 
 // Tally returns what the answers of a host that have ended cost since the start or the last Reset; with the empty name,
-// those of all hosts.
+// those of all hosts. An answer ends a moment after its client has all of it: see AwaitEnded.
 func (s *Server) Tally(host string) Tally {
 	s.tallies.mu.Lock()
 	defer s.tallies.mu.Unlock()

@@ -65,6 +65,7 @@ func TestAnUploadIsHashedAndNotKept(t *testing.T) {
 		if status != 200 || v["sha256"] != hash || at(t, v, "usage", "input_tokens") != float64(size>>10+1) {
 			t.Errorf("%d %v", status, v)
 		}
+		s.Close() // the answer has ended for the server as well
 		if got := s.Tally(qwen).Reported; got.Input != size>>10+1 || got.Answers != 1 {
 			t.Errorf("%+v", got)
 		}
