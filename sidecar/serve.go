@@ -36,6 +36,10 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
+	egress, err := proxy.NewEgress(os.Getenv, log.WithName("proxy"))
+	if err != nil {
+		return err
+	}
 	l, err := listen(ctx, a)
 	if err != nil {
 		return err
@@ -53,7 +57,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Metrics: counted})
+	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted})
 	if err != nil {
 		return err
 	}
@@ -67,6 +71,10 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	}
 	log.Info("serving", "listen", l.addresses(), "admin", "http://"+l.admin.Addr().String()+"/config", "health", l.health.Addr().String(),
 		"try", fmt.Sprintf(`http_proxy=http://%s curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`, l.apps[0].Addr()))
+
+	if egress != nil {
+		log.Info("providers with TLS are reached through a proxy, but for what NO_PROXY names", "proxy", egress.String())
+	}
 
 	var cause error
 	select {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"strings"
 
@@ -69,6 +71,8 @@ func credentials(kubeconfig string) (config *rest.Config, namespace string, err 
 		if err != nil {
 			return nil, "", fmt.Errorf("the namespace of the pod is not known: name it with --namespace: %w", err)
 		}
+		// HTTPS_PROXY leads out of the cluster, and the API server is in it.
+		config.Proxy = func(*http.Request) (*url.URL, error) { return nil, nil }
 		return config, strings.TrimSpace(string(content)), nil
 	}
 	file, err := clientcmd.LoadFromFile(kubeconfig)

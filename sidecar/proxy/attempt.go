@@ -249,7 +249,7 @@ func (c *call) try() (*failure, retryReason) {
 	}
 	pool := c.proxy.pool(t.Endpoint)
 	for fresh := c.once; ; fresh = true {
-		conn, f := pool.get(c.client, fresh, c.deadline)
+		conn, f := pool.get(c.client, fresh, c.deadline, &t.Policy)
 		if f != nil {
 			if f.code == routing.ConnectFailure && c.late() {
 				f = c.overdue()
@@ -261,7 +261,7 @@ func (c *call) try() (*failure, retryReason) {
 		}
 		f, reason, stale := c.exchange(conn, &body)
 		if stale && !fresh {
-			continue // nothing came back: the provider had closed the connection before it saw the request
+			continue // the provider was closing the connection, and has done nothing about the request
 		}
 		return f, reason
 	}
@@ -276,13 +276,14 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		return fail(routing.ClientGone, "the app has left"), retryReason{}, false
 	}
 	var firstBy time.Time
+	conn.asked = time.Now()
 	if limits.FirstToken > 0 {
-		firstBy = time.Now().Add(limits.FirstToken)
+		firstBy = conn.asked.Add(limits.FirstToken)
 	}
 	conn.endBy(earlier(firstBy, c.deadline))
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
-		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left()
+		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && conn.unserved(c.operation)
 		f := c.lost(conn, err)
 		conn.discard()
 		return f, retryReason{

@@ -82,6 +82,12 @@ func isTimeout(err error) bool {
 // lost words what ended an exchange before the head of the answer was there.
 func (c *call) lost(conn *upConn, err error) *failure {
 	who := conn.pool.address
+	if conn.ended != nil && errors.Is(err, io.EOF) {
+		err = conn.ended // which says more
+	}
+	if f := conn.pool.refusedCertificate(conn.ended); f != nil && !c.client.left() {
+		return f
+	}
 	var opErr *net.OpError
 	switch {
 	case c.client.left():

@@ -43,7 +43,7 @@ func (c *call) foreign(absolute bool, s *snapshot.Snapshot) *failure {
 	}
 	pool := c.proxy.pool(unique.Make(routing.Endpoint{Host: string(host), Port: port}))
 	// A fresh connection, since a body that is not kept cannot be sent twice.
-	conn, f := pool.get(c.client, out.length != -2, time.Time{})
+	conn, f := pool.get(c.client, out.length != -2, time.Time{}, &foreignPolicy)
 	if f != nil {
 		return f
 	}

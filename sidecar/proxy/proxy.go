@@ -40,6 +40,8 @@ type Options struct {
 	Log   logr.Logger
 	// TrustedCAs verify providers that bring no caBundle of their own; nil means the system's.
 	TrustedCAs *x509.CertPool
+	// Egress is the proxy that providers with TLS are reached through; nil means that they are reached directly.
+	Egress *Egress
 	// Metrics takes what is counted; nil means that nobody looks.
 	Metrics *metrics.Set
 	// Memory is what the process may use, in bytes, of which a quarter may be buffered bodies; 0 means that it is found out.
@@ -50,7 +52,7 @@ type Options struct {
 type Proxy struct {
 	store      *snapshot.Store
 	log        logr.Logger
-	trusted    *authorities
+	upstreams  *upstreams
 	metrics    *metrics.Set
 	server     *fasthttp.Server
 	departures *departures
@@ -75,10 +77,12 @@ func New(o Options) (*Proxy, error) {
 		o.Metrics = metrics.New()
 	}
 	p := &Proxy{
-		metrics: o.Metrics, store: o.Store, log: o.Log, trusted: &authorities{base: o.TrustedCAs}, departures: d,
+		metrics: o.Metrics, store: o.Store, log: o.Log, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
 		ejections: newEjections(o.Log, o.Metrics), budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
+	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
+	p.show(o.Metrics)
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
@@ -175,7 +179,7 @@ func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
 	if v, ok := p.pools.Load(e); ok {
 		return v.(*pool)
 	}
-	v, _ := p.pools.LoadOrStore(e, newPool(e.Value(), p.trusted, p.isOwn))
+	v, _ := p.pools.LoadOrStore(e, newPool(e.Value(), p.upstreams))
 	return v.(*pool)
 }
 

@@ -1,10 +1,57 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"crypto/x509"
+	"strings"
 	"sync"
 	"unique"
+
+	"remora.dev/remora/sidecar/routing"
 )
+
+// clientTLS says how TLS with an endpoint is made. Its sessions are kept, so that the next connection is cheaper.
+func clientTLS(e routing.Endpoint, trusted *authorities) *tls.Config {
+	config := &tls.Config{
+		ServerName: e.ServerName, RootCAs: trusted.with(e.TrustedCAs), NextProtos: []string{"http/1.1"},
+		ClientSessionCache: tls.NewLRUClientSessionCache(32), MinVersion: tls.VersionTLS12,
+	}
+	if e.CABundle != "" {
+		config.RootCAs = x509.NewCertPool()
+		config.RootCAs.AppendCertsFromPEM([]byte(e.CABundle))
+	}
+	if e.ClientCert != "" {
+		// Compile has seen that the two belong together.
+		if cert, err := tls.X509KeyPair([]byte(e.ClientCert), []byte(e.ClientKey.Reveal())); err == nil {
+			config.Certificates = []tls.Certificate{cert}
+		}
+	}
+	return config
+}
+
+// refusedCertificate words what a provider finds wrong with the certificate that it was shown, or that it was shown none;
+// nil is that it finds nothing. With TLS 1.3 it says so only after the handshake, in place of an answer. For these alerts
+// (RFC 8446, section 6.2), crypto/tls has no type but texts.
+func (p *pool) refusedCertificate(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	shown := p.endpoint.ClientCert != ""
+	switch _, alert, _ := strings.Cut(err.Error(), "remote error: tls: "); alert {
+	case "certificate required", "bad certificate":
+		if !shown {
+			return fail(routing.ConnectFailure, "%s demands a client certificate: set tls.mode MUTUAL and tls.clientCertificateRef of the LLMProvider", p.address).because(err)
+		}
+	case "expired certificate", "revoked certificate", "unknown certificate", "unknown certificate authority",
+		"unsupported certificate", "access denied", "error decrypting message":
+	default:
+		return nil
+	}
+	if !shown {
+		return nil
+	}
+	return fail(routing.ConnectFailure, "%s does not accept the client certificate: correct the Secret that tls.clientCertificateRef of the LLMProvider names", p.address).because(err)
+}
 
 // authorities verify providers that bring no caBundle of their own.
 type authorities struct {
