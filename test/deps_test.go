@@ -47,7 +47,15 @@ var pure = []string{
 	module + "/sidecar/routing/...",
 	module + "/sidecar/redirect/plan",
 	module + "/sidecar/launch/...",
+	module + "/sidecar/usage/...",
 	module + "/injector/...",
+}
+
+// closed are the packages that import nothing but the standard library, what is below them, and these.
+var closed = map[string][]string{
+	module + "/apis":            {"k8s.io/apimachinery/..."},
+	module + "/sidecar/usage":   nil,
+	module + "/sidecar/metrics": {"github.com/VictoriaMetrics/metrics"},
 }
 
 var arrows = []arrow{
@@ -75,8 +83,13 @@ var arrows = []arrow{
 		},
 		linked: []string{
 			"k8s.io/client-go/...", "sigs.k8s.io/controller-runtime/...", "github.com/valyala/fasthttp/...",
-			"github.com/fsnotify/...", "go.uber.org/zap/...", "github.com/go-logr/zapr/...",
+			"github.com/fsnotify/...", "go.uber.org/zap/...", "github.com/go-logr/zapr/...", "github.com/VictoriaMetrics/...",
 		},
+	},
+	{
+		why:    "only the sidecar counts for itself; the webhook's counters are controller-runtime's, redirect has none",
+		from:   []string{module + "/webhook/...", module + "/sidecar/redirect/..."},
+		linked: []string{"github.com/VictoriaMetrics/...", module + "/sidecar/metrics/..."},
 	},
 	{
 		why:    "redirect is a small program: its command line and its plan bring no Kubernetes libraries along",
@@ -137,8 +150,10 @@ func violations(t *testing.T, packages []goPackage) []string {
 				}
 			}
 		}
-		if matchesAny([]string{module + "/apis/..."}, p.ImportPath) {
-			found = append(found, strangersOfAPIs(p)...)
+		for root, allowed := range closed {
+			if matchesAny([]string{root + "/..."}, p.ImportPath) {
+				found = append(found, strangers(p, append([]string{root + "/..."}, allowed...))...)
+			}
 		}
 		if matchesAny(pure, p.ImportPath) {
 			found = append(found, impurities(t, p)...)
@@ -147,15 +162,13 @@ func violations(t *testing.T, packages []goPackage) []string {
 	return found
 }
 
-// strangersOfAPIs names the imports of an API package that are neither the standard library's, nor apimachinery's, nor of a
-// neighbour below apis/.
-func strangersOfAPIs(p goPackage) []string {
-	allowed := []string{"k8s.io/apimachinery/...", module + "/apis/..."}
+// strangers names the imports of a package that are neither the standard library's nor allowed.
+func strangers(p goPackage, allowed []string) []string {
 	var found []string
 	for _, path := range p.Imports {
 		host, _, _ := strings.Cut(path, "/")
 		if strings.Contains(host, ".") && !matchesAny(allowed, path) {
-			found = append(found, fmt.Sprintf("%s imports %s: apis imports the standard library and k8s.io/apimachinery only", p.ImportPath, path))
+			found = append(found, fmt.Sprintf("%s imports %s: it imports the standard library only, and %s", p.ImportPath, path, strings.Join(allowed, ", ")))
 		}
 	}
 	return found
@@ -277,7 +290,7 @@ func TestAPackageThatKnowsTooMuchIsNamed(t *testing.T) {
 	goMod := "module " + module + "\n\ngo 1.24\n"
 	for _, stranger := range []string{
 		"github.com/valyala/fasthttp", "github.com/fsnotify/fsnotify", "github.com/go-logr/logr", "github.com/cert-manager/cert-manager",
-		"go.uber.org/zap", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "sigs.k8s.io/controller-runtime",
+		"github.com/VictoriaMetrics/metrics", "go.uber.org/zap", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "sigs.k8s.io/controller-runtime",
 	} {
 		goMod += fmt.Sprintf("require %s v0.0.0\nreplace %s => ./stranger/%s\n", stranger, stranger, stranger)
 		write("stranger/"+stranger+"/go.mod", "module "+stranger+"\n")
@@ -299,10 +312,13 @@ func TestAPackageThatKnowsTooMuchIsNamed(t *testing.T) {
 	write("sidecar/launch/code.go", imports("net/url", "net", "os", "log/slog", "math/rand/v2"))
 	write("sidecar/redirect/plan/code.go", imports("go.uber.org/zap", module+"/test/llmserver"))
 	write("sidecar/redirect/code.go", imports("os/exec", "k8s.io/apimachinery"))
+	write("sidecar/usage/code.go", imports(module+"/sidecar/usage/below", module+"/sidecar/redirect/plan"))
+	write("sidecar/usage/below/code.go", "package below\n\nimport \"time\"\n\nvar now = time.Now\n")
+	write("sidecar/metrics/code.go", imports("sync", "github.com/VictoriaMetrics/metrics", "github.com/fsnotify/fsnotify"))
 	write("sidecar/watch/code.go", imports("github.com/valyala/fasthttp", module+"/webhook"))
 	write("sidecar/proxy/code.go", imports("k8s.io/client-go", "sigs.k8s.io/controller-runtime", module+"/sidecar/watch"))
 	write("injector/code.go", imports("github.com/go-logr/logr"))
-	write("webhook/code.go", imports(module+"/injector", "github.com/cert-manager/cert-manager"))
+	write("webhook/code.go", imports(module+"/injector", module+"/sidecar/metrics", "github.com/cert-manager/cert-manager"))
 	write("test/llmserver/code.go", imports("github.com/valyala/fasthttp", "os"))
 
 	got := violations(t, listPackages(t, dir, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off"))
@@ -319,6 +335,7 @@ func TestAPackageThatKnowsTooMuchIsNamed(t *testing.T) {
 		"sidecar/launch imports math/rand/v2",
 		"sidecar/launch imports net",
 		"sidecar/launch imports os",
+		"sidecar/metrics imports github.com/fsnotify/fsnotify",
 		"sidecar/proxy reaches github.com/cert-manager/cert-manager",
 		"sidecar/proxy reaches injector",
 		"sidecar/proxy reaches k8s.io/client-go",
@@ -332,10 +349,17 @@ func TestAPackageThatKnowsTooMuchIsNamed(t *testing.T) {
 		"sidecar/routing (alias.go:5) uses time.Tick",
 		"sidecar/routing (code.go:5) starts a goroutine",
 		"sidecar/routing (code.go:5) uses time.Now",
+		"sidecar/usage imports sidecar/redirect/plan",
+		"sidecar/usage reaches github.com/valyala/fasthttp",
+		"sidecar/usage reaches go.uber.org/zap",
+		"sidecar/usage reaches test/llmserver",
+		"sidecar/usage/below (code.go:5) uses time.Now",
 		"sidecar/watch reaches github.com/cert-manager/cert-manager",
 		"sidecar/watch reaches github.com/valyala/fasthttp",
 		"sidecar/watch reaches injector",
 		"sidecar/watch reaches webhook",
+		"webhook reaches github.com/VictoriaMetrics/metrics",
+		"webhook reaches sidecar/metrics",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("named:\n  %s\nwant:\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
