@@ -1,0 +1,61 @@
+package usage
+
+// Form is how an answer is written.
+type Form uint8
+
+// The forms.
+const (
+	Whole  Form = iota // one JSON object
+	Events             // server-sent events
+	// AskedEvents are server-sent events in which usage was asked for on behalf of an app that did not ask. What that adds
+	// is removed.
+	AskedEvents
+)
+
+// Meter reads one answer. Begin comes first; then Read takes a whole answer in pieces, and Pass one of events.
+type Meter struct {
+	form     Form
+	report   Report
+	reported bool
+	tally    Tally
+	scan     scanner
+	lines    lines
+}
+
+// Begin forgets the answer before.
+func (m *Meter) Begin(f Form) {
+	m.form, m.report, m.reported = f, Report{}, false
+	m.tally.reset()
+	m.scan.reset(&m.tally)
+	m.scan.serial = -1
+	m.lines.reset()
+}
+
+// BeginWithoutText is Begin for an answer whose text is not to be looked at: Text gives nothing then.
+func (m *Meter) BeginWithoutText(f Form) {
+	m.Begin(f)
+	m.scan.tally = nil
+}
+
+// Read takes the next piece of an answer that is one JSON object.
+func (m *Meter) Read(b []byte) {
+	m.scan.feed(b, 0, wholeTop)
+	if m.scan.has {
+		m.report, m.reported = m.scan.found, true
+	}
+}
+
+// Report gives what the provider reported last; false where it did not.
+func (m *Meter) Report() (Report, bool) { return m.report, m.reported }
+
+// Text estimates how many tokens of text have come since the last report.
+func (m *Meter) Text() int64 { return m.tally.Tokens() }
+
+// Data tells whether an event with data has come as a whole.
+func (m *Meter) Data() bool { return m.lines.data }
+
+// Said tells whether the last event with data was [DONE].
+func (m *Meter) Said() bool { return m.lines.said }
+
+// Sequence gives the last sequence_number of Responses' events; -1 without one.
+func (m *Meter) Sequence() int64 { return m.scan.serial }
