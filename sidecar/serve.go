@@ -47,6 +47,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	defer l.close()
 
 	store := snapshot.NewStore()
+	settleOnce(store)
 	failed := make(chan error, len(l.apps)+2)
 	counted := metrics.New()
 	status := admin.New(store, counted)
