@@ -58,7 +58,7 @@ func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequ
 		Image:           s.Sidecar.Image,
 		ImagePullPolicy: s.Sidecar.PullPolicy,
 		Args:            launch.Args{Command: launch.Proxy, LastGood: lastGood, LabelsFile: podPath + "/" + v1beta1.PodLabelsFile}.Strings(),
-		Env:             memoryLimit(fitted, wanted),
+		Env:             append(memoryLimit(fitted, wanted), s.Egress...),
 		Resources:       keep(fitted, before),
 		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []corev1.VolumeMount{

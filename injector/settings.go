@@ -32,6 +32,8 @@ type Settings struct {
 	// RedirectCapabilities are what the redirect container may do beyond a process without privileges. NET_ADMIN, the default, is
 	// enough for nft; iptables-legacy needs NET_RAW too.
 	RedirectCapabilities []corev1.Capability
+	// Egress is the sidecar's part of the environment that leads it out of the network: HTTPS_PROXY and NO_PROXY.
+	Egress []corev1.EnvVar
 	// PullSecrets are appended to those of the pod: Secrets of the pod's own namespace.
 	PullSecrets []corev1.LocalObjectReference
 }
@@ -57,7 +59,10 @@ func ParseSettings(t *corev1.PodTemplate) (Settings, field.ErrorList) {
 		if limit, limited := s.Sidecar.Resources.Limits[corev1.ResourceMemory]; limited && limit.Cmp(leastMemory) < 0 {
 			errs = append(errs, field.Invalid(sidecar.at.Child("resources", "limits").Key("memory"), limit.String(), fmt.Sprintf("too little for the sidecar to start: write at least %s", &leastMemory)))
 		}
-		errs = append(errs, withoutEffect(sidecar.at, chosenOf(*sidecar.c))...)
+		rest := chosenOf(*sidecar.c)
+		s.Egress, more = egressOf(sidecar.at.Child("env"), rest.Env)
+		rest.Env = nil
+		errs = append(append(errs, more...), withoutEffect(sidecar.at, rest)...)
 	}
 	redirect, more := only(at.Child("spec", "initContainers"), spec.InitContainers, v1beta1.RedirectContainer)
 	errs = append(errs, more...)

@@ -120,7 +120,7 @@ template:
 		`template.spec.containers[0].resources.requests: Unsupported value: "nvidia.com/gpu"`,
 		`template.spec.containers[0].resources.requests[cpu]: Invalid value: "2": more than the limit 1`,
 		`template.spec.containers[0].resources.limits[memory]: Invalid value: "16Mi": too little for the sidecar to start: write at least 32Mi`,
-		"template.spec.containers[0].env: Forbidden",
+		`template.spec.containers[0].env[0].name: Unsupported value: "A": supported values: "HTTPS_PROXY", "NO_PROXY"`,
 		"template.spec.containers[0].volumeMounts: Forbidden",
 		"template.spec.containers[0].terminationMessagePolicy: Forbidden",
 		"template.spec.containers[0].securityContext: Forbidden",

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -36,7 +38,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	egress, err := proxy.NewEgress(os.Getenv, log.WithName("proxy"))
+	egress, err := egressOf(os.Getenv, log.WithName("proxy"))
 	if err != nil {
 		return err
 	}
@@ -157,6 +159,19 @@ func (l *listeners) addresses() []string {
 		all = append(all, ln.Addr().String())
 	}
 	return all
+}
+
+// egressOf gives the proxy that leads out of the network; nil where the environment names none.
+func egressOf(getenv func(string) string, log logr.Logger) (*proxy.Egress, error) {
+	value := cmp.Or(getenv(launch.EgressVariable), getenv(strings.ToLower(launch.EgressVariable)))
+	if value == "" {
+		return nil, nil
+	}
+	u, err := launch.ParseEgress(value)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", launch.EgressVariable, err)
+	}
+	return proxy.NewEgress(u, cmp.Or(getenv(launch.ExceptVariable), getenv(strings.ToLower(launch.ExceptVariable))), log)
 }
 
 // trustedCAs adds the certificates of a file to those of the system; without a file it gives nil.

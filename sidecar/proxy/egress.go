@@ -7,11 +7,9 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -32,48 +30,22 @@ type Egress struct {
 	sessions      tls.ClientSessionCache
 }
 
-// NewEgress reads the variables HTTPS_PROXY and NO_PROXY, or in lower case where those are empty, with the meaning they
-// have for Go programs and curl. It gives nil where there is no proxy. No error has the credentials in it.
-func NewEgress(getenv func(string) string, log logr.Logger) (*Egress, error) {
-	name, value := "HTTPS_PROXY", getenv("HTTPS_PROXY")
-	if value == "" {
-		name, value = "https_proxy", getenv("https_proxy")
+// NewEgress makes an Egress of the URL of a proxy, with its port, and of what is not reached through it, in the form of
+// NO_PROXY: hosts, domains with a dot before them, addresses and networks, separated by commas.
+func NewEgress(proxy *url.URL, except string, log logr.Logger) (*Egress, error) {
+	port, err := strconv.ParseUint(proxy.Port(), 10, 16)
+	if err != nil {
+		return nil, errors.New("the URL of the proxy has no port")
 	}
-	if value == "" {
-		return nil, nil
+	e := &Egress{
+		host: proxy.Hostname(), address: proxy.Host, port: uint16(port), encrypted: proxy.Scheme == "https",
+		sessions: tls.NewLRUClientSessionCache(8),
 	}
-	const form = "write http://HOST:PORT or https://HOST:PORT, with USER:PASSWORD@ before HOST where it demands credentials, special characters as %XX"
-	if !strings.Contains(value, "://") {
-		value = "http://" + value
+	if u := proxy.User; u != nil {
+		password, _ := u.Password()
+		e.credentials = routing.NewKey("Basic " + base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
 	}
-	u, err := url.Parse(value)
-	if err != nil || u.Hostname() == "" || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("%s is not the URL of a proxy: %s", name, form) // the cause may quote a password
-	}
-	e := &Egress{host: u.Hostname(), encrypted: u.Scheme == "https", sessions: tls.NewLRUClientSessionCache(8)}
-	port := u.Port()
-	switch {
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, fmt.Errorf("%s has the scheme %s, and only proxies of HTTP can be used: %s", name, u.Scheme, form)
-	case port == "" && e.encrypted:
-		port = "443"
-	case port == "":
-		port = "80"
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || n == 0 {
-		return nil, fmt.Errorf("%s has no valid port: %s", name, form)
-	}
-	e.port, e.address = uint16(n), net.JoinHostPort(e.host, port)
-	if u.User != nil {
-		password, _ := u.User.Password()
-		e.credentials = routing.NewKey("Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password)))
-	}
-	except := getenv("NO_PROXY")
-	if except == "" {
-		except = getenv("no_proxy")
-	}
-	e.choose = (&httpproxy.Config{HTTPSProxy: "http://" + e.address, NoProxy: except}).ProxyFunc()
+	e.choose = (&httpproxy.Config{HTTPSProxy: e.String(), NoProxy: except}).ProxyFunc()
 	e.names = &lookup{host: e.host, queries: queries(e.host, e.encrypted), log: log}
 	return e, nil
 }
