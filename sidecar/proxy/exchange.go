@@ -14,11 +14,13 @@ import (
 // send writes a request. What is small goes out in one piece: one TLS record, one system call.
 func send(conn *upConn, head *[]byte, body *segments) error {
 	pieces := body.pieces()
-	for len(pieces) > 0 && len(*head)+len(pieces[0]) <= 16<<10 {
-		*head = append(*head, pieces[0]...)
+	first := *head
+	for len(pieces) > 0 && len(first)+len(pieces[0]) <= 16<<10 {
+		first = append(first, pieces[0]...)
 		pieces = pieces[1:]
 	}
-	if _, err := conn.Write(*head); err != nil {
+	*head = first[:len(*head)] // grown, for the next request, but the head only: this one may have to be sent again
+	if _, err := conn.Write(first); err != nil {
 		return err
 	}
 	for _, piece := range pieces {
