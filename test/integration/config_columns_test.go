@@ -77,15 +77,21 @@ func (m manifests) kubectlExplainTeaches(t *testing.T) {
 	m.must(t, "apply", "-k", everything)
 	m.must(t, "wait", "--for=condition=Established", "crd", "-l", ours)
 	for path, wants := range map[string][]string{
-		"llmroute.spec.rules":                     {"the first one that matches decides", "- name: vip-route", "weight: 50", "One is drawn", "always matches"},
-		"llmroute.spec.rules.matches":             {`entries mean "or"`, "sourceLabels", "headers"},
-		"llmroute.spec.rules.retries":             {"connect-failure", "Default: 2"},
-		"llmroute.spec.rules.timeouts":            {"30s, 5m or 1m30s", "Default: 5m"},
-		"llmprovider.spec":                        {"Default: 443", "-required-", "qwen-turbo"},
-		"llmprovider.spec.tls":                    {"MUTUAL", "caBundle"},
-		"llmprovider.status":                      {"Accepted", "ResolvedRefs"},
-		"llmp.spec.configs.routeSpecificConfigs":  {"LLMRoute rule of that name"},
-		"llmr.spec.rules.backendRefs.hostRewrite": {"Refused where a key is sent"},
+		"llmroute.spec.rules":                               {"the first one that matches decides", "- name: vip-route", "weight: 50", "One is drawn", "always matches"},
+		"llmroute.spec.rules.matches":                       {`entries mean "or"`, "sourceLabels", "headers"},
+		"llmroute.spec.rules.retries":                       {"connect-failure", "Default: 2"},
+		"llmroute.spec.rules.timeouts":                      {"30s, 5m or 1m30s", "Default: 5m"},
+		"llmprovider.spec":                                  {"Default: 443", "-required-", "qwen-turbo"},
+		"llmprovider.spec.tls":                              {"MUTUAL", "caBundle"},
+		"llmprovider.spec.authScheme":                       {"api-key", "Azure", "none of the app's own credentials"},
+		"llmprovider.spec.query":                            {"api-version", "no place for a secret", "without %XX"},
+		"llmprovider.spec.trafficPolicy":                    {"consecutive5xxErrors: 3", "maxConnections: 100"},
+		"llmprovider.spec.trafficPolicy.connectionPool.tcp": {"Default: 1024", "Default: 10s", "Default: 10m"},
+		"llmprovider.spec.trafficPolicy.outlierDetection":   {"Default: 5", "Default: 30s", "at most 24h"},
+		"llmroute.spec.rules.limits":                        {"Default: 64Mi", "413"},
+		"llmprovider.status":                                {"Accepted", "ResolvedRefs"},
+		"llmp.spec.configs.routeSpecificConfigs":            {"LLMRoute rule of that name"},
+		"llmr.spec.rules.backendRefs.hostRewrite":           {"Refused where a key is sent"},
 	} {
 		var text string
 		m.eventually(t, func() (string, bool) { // the schema is published a moment after the CRD

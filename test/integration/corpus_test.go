@@ -1,17 +1,19 @@
 package integration
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
 	"testing"
 
+	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/test/cases"
 )
 
 // resolvedBefore are the cases that kubectl or the API server have resolved before anybody judges: a repeated field and a
 // repeated object (the last wins), a null entry of a map (it is dropped). Only files can hold these.
-var resolvedBefore = []string{"field-twice.yaml", "two-objects-of-one-name.yaml", "header-null.yaml"}
+var resolvedBefore = []string{"field-twice.yaml", "two-objects-of-one-name.yaml", "header-null.yaml", "query-null.yaml"}
 
 // The corpus as a user meets it: by kubectl apply, judged by the schema, its CEL rules and the webhook.
 func TestKubectlApplyRefusesAndAcceptsTheCorpus(t *testing.T) {
@@ -64,4 +66,51 @@ func named(out string, want cases.Said) bool {
 	parent := want.Field[:max(0, strings.LastIndexAny(want.Field, ".["))]
 	field := strings.TrimLeft(strings.TrimSuffix(want.Field[len(parent):], "]"), ".[")
 	return strings.Contains(out, want.Field) || strings.Contains(out, "."+field) || strings.Contains(out, " "+parent+": ")
+}
+
+// What the API server gives back, with its defaults, is what was written: the sidecar runs it as it would run the file.
+func TestTheAPIServerKeepsWhatProvidersAndRulesSay(t *testing.T) {
+	wanted := []string{"provider-with-everything.yaml", "route-with-everything.yaml", "traffic-policy-at-its-limits.yaml", "query-with-credential.yaml", "azure-openai.yaml", "limits.yaml"}
+	found := 0
+	for _, c := range cases.All(t) {
+		if !slices.Contains(wanted, path.Base(c.Name)) {
+			continue
+		}
+		found++
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			namespace := newNamespace(t)
+			if out, err := installed.KubectlWith(t.Context(), string(c.Text), "-n", namespace, "apply", "-f", "-"); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			kept := kubectl(t, "-n", namespace, "get", "llmproviders,llmroutes,secrets", "-o", "json", "--show-managed-fields=false")
+			want, got := tableOf(t, namespace, c.Documents(t)...), tableOf(t, namespace, []byte(kept))
+			if got != want {
+				t.Errorf("the API server has\n%s\nwritten was\n%s", got, want)
+			}
+		})
+	}
+	if found != len(wanted) {
+		t.Errorf("%d of the files %q are in the corpus", found, wanted)
+	}
+}
+
+// tableOf is what a sidecar would run.
+func tableOf(t *testing.T, namespace string, docs ...[]byte) string {
+	t.Helper()
+	in := routing.Objects{Secrets: []routing.Secret{}}
+	for _, doc := range docs {
+		if _, err := in.Decode(doc, namespace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table, problems := routing.Compile(in, nil)
+	var text strings.Builder
+	for _, p := range problems {
+		fmt.Fprintln(&text, p.Severity, p)
+	}
+	if _, err := table.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
 }
