@@ -34,7 +34,7 @@ var (
 )
 
 func contestants(sidecar string) []contestant {
-	return []contestant{remora(sidecar), bareFasthttp(), nginx(), haproxy()}
+	return []contestant{remora(sidecar), bareFasthttp(), nginx(), haproxy(), nginxLua(), codingFasthttp(), httputilProxy()}
 }
 
 // place is where one contestant lives.

@@ -59,6 +59,10 @@ func play(role string, args []string) (isRole bool, err error) {
 		return true, serveUpstream(args, os.Stdout)
 	case "bare":
 		return true, serveBare(args)
+	case "coding":
+		return true, serveCoding(args)
+	case "httputil":
+		return true, serveHTTPUtil(args)
 	}
 	return false, nil
 }
@@ -74,7 +78,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(out)
 	rounds := flags.Int("rounds", 0, "rounds over all contestants, in turns; the report shows their median (default 3, quick 1)")
-	only := flags.String("only", "", "comma-separated contestants (remora, fasthttp, nginx, haproxy); default all")
+	only := flags.String("only", "", "comma-separated contestants (remora, fasthttp, nginx, haproxy, nginx+lua, fasthttp+json, httputil); default all")
 	quick := flags.Bool("quick", false, "seconds instead of minutes: judges the answers, its figures mean nothing")
 	sidecar := flags.String("sidecar", "bin/sidecar", "the sidecar to measure")
 	markdown := flags.Bool("markdown", false, "print the table as Markdown")
@@ -212,10 +216,10 @@ func (o options) report(out io.Writer, all []*running, absent []missing, s sheet
 	}
 	for _, r := range all {
 		columns = append(columns, r.name)
-		fmt.Fprintf(out, "%-8s  %s\n", r.name, r.version)
+		fmt.Fprintf(out, "%-13s  %s\n", r.name, r.version)
 	}
 	for _, m := range absent {
-		fmt.Fprintf(out, "%-8s  MISSING: %v\n", m.name, m.reason)
+		fmt.Fprintf(out, "%-13s  MISSING: %v\n", m.name, m.reason)
 	}
 	fmt.Fprintf(out, "Medians of %d rounds; in brackets the median multiple of bare fasthttp in the same lap. "+
 		"%d connections ask in a closed loop; %d streams carry 20 chunks a second each.\n\n",

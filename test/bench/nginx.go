@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,7 +9,7 @@ import (
 
 // One process without a master, so that all of its time and memory is counted once.
 // Bodies of 64 KiB stay in memory; connections are never recycled during a round.
-const nginxConfig = `
+const nginxConfig = `%[6]s
 daemon off;
 master_process off;
 pid %[1]s/nginx.pid;
@@ -32,7 +33,7 @@ http {
   }
   server {
     listen %[2]s backlog=1024;
-    location / {
+    location / {%[7]s
       proxy_pass https://provider;
       proxy_http_version 1.1;
       proxy_set_header Host $http_host;
@@ -48,16 +49,57 @@ http {
 }
 `
 
+func (p place) writeNginx(preamble, location string) (file string, err error) {
+	file = filepath.Join(p.folder, "nginx.conf")
+	text := fmt.Sprintf(nginxConfig, p.folder, p.listenAddress(), p.upstreamAddress(), providerHost, p.authorityFile, preamble, location)
+	return file, os.WriteFile(file, []byte(text), 0o600)
+}
+
+func nginxCommand(preamble, location string) func(string, place) ([]string, error) {
+	return func(binary string, at place) ([]string, error) {
+		file, err := at.writeNginx(preamble, location)
+		return []string{binary, "-p", at.folder, "-e", "stderr", "-c", file}, err
+	}
+}
+
 func nginx() contestant {
 	return contestant{
-		name: "nginx",
-		find: func() (string, string, error) { return installed("nginx", "-v") },
-		command: func(binary string, at place) ([]string, error) {
-			file := filepath.Join(at.folder, "nginx.conf")
-			text := fmt.Sprintf(nginxConfig, at.folder, at.listenAddress(), at.upstreamAddress(), providerHost, at.authorityFile)
-			err := os.WriteFile(file, []byte(text), 0o600)
-			return []string{binary, "-p", at.folder, "-e", "stderr", "-c", file}, err
+		name:    "nginx",
+		find:    func() (string, string, error) { return installed("nginx", "-v") },
+		command: nginxCommand("", ""),
+		caller:  configuredCaller,
+	}
+}
+
+// What editing the model and adding the key takes in nginx: to decode the body and to encode it again.
+const (
+	luaModules  = "/usr/lib/nginx/modules/"
+	luaPreamble = "load_module " + luaModules + "ndk_http_module.so; load_module " + luaModules + "ngx_http_lua_module.so;"
+	luaEdit     = `
+      access_by_lua_block {
+        local cjson = require "cjson"
+        ngx.req.read_body()
+        local body = cjson.decode(ngx.req.get_body_data())
+        body.model = "` + providerModel + `"
+        ngx.req.set_body_data(cjson.encode(body))
+        ngx.req.set_header("Authorization", "Bearer ` + providerKey + `")
+      }`
+)
+
+func nginxLua() contestant {
+	return contestant{
+		name: "nginx+lua",
+		find: func() (string, string, error) {
+			binary, version, err := installed("nginx", "-v")
+			if err != nil {
+				return "", "", err
+			}
+			if _, err := os.Stat(luaModules + "ngx_http_lua_module.so"); err != nil {
+				return "", "", errors.New("nginx's module for Lua is not installed (`.ci/prerequisites bench` installs it)")
+			}
+			return binary, version + ", edits the model with Lua's cjson", nil
 		},
-		caller: configuredCaller,
+		command: nginxCommand(luaPreamble, luaEdit),
+		caller:  unawareCaller,
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -35,6 +36,7 @@ const largePrompt = 62 << 10
 type prompt struct {
 	name     string
 	messages []byte
+	decoded  []message
 }
 
 type message struct {
@@ -87,7 +89,7 @@ func prompts() map[string]prompt {
 		if err := encoder.Encode(messages); err != nil {
 			panic(err) // strings always encode
 		}
-		all[name] = prompt{name, bytes.TrimSpace(b.Bytes())}
+		all[name] = prompt{name, bytes.TrimSpace(b.Bytes()), messages}
 	}
 	add("small", message{"user", text(englishSentences, 900)})
 	add("english", message{"user", text(englishSentences, largePrompt)})
@@ -95,6 +97,16 @@ func prompts() map[string]prompt {
 	add("chinese", message{"user", text(chineseSentences, largePrompt)})
 	add(anyPrompt, message{"user", "Which model are you?"})
 	return all
+}
+
+// isWholeIn tells whether a request has all messages of the prompt. It decodes only those that a proxy has encoded
+// anew, as it could have done in many ways.
+func (p prompt) isWholeIn(body []byte) bool {
+	if bytes.Contains(body, p.messages) {
+		return body[len(body)-1] == '}'
+	}
+	var arrived struct{ Messages []message }
+	return json.Unmarshal(body, &arrived) == nil && slices.Equal(arrived.Messages, p.decoded)
 }
 
 // body is the request as the application writes it.

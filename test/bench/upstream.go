@@ -93,7 +93,7 @@ func (p *provider) judge(request *fasthttp.Request) error {
 		return fmt.Errorf("the prompt %q is unknown", name)
 	}
 	body := request.Body()
-	if !bytes.Contains(body, prompt.messages) || body[len(body)-1] != '}' {
+	if !prompt.isWholeIn(body) {
 		return fmt.Errorf("the prompt %s did not arrive whole: %d bytes", name, len(body))
 	}
 	if model := modelOf(body); name != anyPrompt && string(model) != providerModel {
