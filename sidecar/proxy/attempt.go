@@ -287,8 +287,9 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		f := c.lost(conn, err)
 		conn.discard()
 		return f, retryReason{
-			allowed: f.code == routing.UpstreamReset && retries.Reset || f.code == routing.FirstTokenTimeout && retries.FirstToken,
-			same:    true,
+			allowed: f.code == routing.UpstreamReset && retries.Reset || f.code == routing.FirstTokenTimeout && retries.FirstToken ||
+				f.code == routing.UpstreamInvalid && (retries.GatewayError || retries.ServerError), // the app would be told 502
+			same: true,
 		}, stale
 	}
 	c.sent = true
@@ -303,7 +304,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	if reason := c.retryStatus(&resp.Header); reason.granted {
 		c.proxy.ejections.completed(&c.trial) // 429: it is busy, not broken
 		c.client.attach(nil)
-		conn.discard()
+		c.shed(conn)
 		return fail(routing.UpstreamRefusal, "the provider answered %d", status), reason, false
 	}
 	s := c.newStream(conn, firstBy)

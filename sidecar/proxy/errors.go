@@ -113,7 +113,7 @@ func (f *failure) write(resp *fasthttp.Response) {
 // passing tells whether the same request may succeed a moment later.
 func (f *failure) passing() bool {
 	return slices.Contains([]routing.Code{
-		routing.ConnectFailure, routing.UpstreamReset, routing.FirstTokenTimeout, routing.RequestTimeout,
+		routing.ConnectFailure, routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout, routing.RequestTimeout,
 	}, f.code)
 }
 

@@ -108,6 +108,18 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check its port and tls.mode", who)
 }
 
+// shed lets go of an answer that nobody is to see. A small one is here already, and the connection is as good as before.
+func (c *call) shed(conn *upConn) {
+	h := &c.ctx.Response.Header
+	length := h.ContentLength()
+	if length < 0 || length != conn.br.Buffered() || c.ctx.IsHead() || h.ConnectionClose() {
+		conn.discard()
+		return
+	}
+	_, _ = conn.br.Discard(length) // it is buffered
+	conn.release()
+}
+
 // judge tells the ejections what ended an answer in its middle.
 func (s *stream) judge(f *failure) {
 	switch f.code {

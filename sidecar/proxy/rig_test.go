@@ -17,6 +17,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/proxy"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
@@ -45,6 +46,7 @@ type rig struct {
 	world    string // an address that the app's connections to are redirected
 	client   *http.Client
 	log      *lockedBuffer
+	metrics  *metrics.Set
 }
 
 const providers = `
@@ -87,9 +89,9 @@ func newRig(t *testing.T, config string) *rig {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(provider.CAPEM())
-	r := &rig{t: t, provider: provider, store: snapshot.NewStore(), log: &lockedBuffer{}}
+	r := &rig{t: t, provider: provider, store: snapshot.NewStore(), log: &lockedBuffer{}, metrics: metrics.New()}
 	log := funcr.New(func(prefix, args string) { r.log.add(args) }, funcr.Options{Verbosity: 1})
-	if r.proxy, err = proxy.New(proxy.Options{Store: r.store, Log: log, TrustedCAs: pool}); err != nil {
+	if r.proxy, err = proxy.New(proxy.Options{Store: r.store, Log: log, TrustedCAs: pool, Metrics: r.metrics}); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
