@@ -62,6 +62,7 @@ var extremes = []any{
 	nil, "", "x", strings.Repeat("x", 64), strings.Repeat("x", 300), strings.Repeat("é", 253), strings.Repeat("x", 1100), strings.Repeat("x", 9000),
 	"a.b", "a_b", "A.B", "a b", "a\nb", "bücher", "*", "/", "//", "/..", "http://a", "a:1", "-a", "a-", ".", "a..b", "1.2.3.4", "::1",
 	"SIMPLE", "MUTUAL", "DISABLE", "mesh", "reset", "0", "0s", "5m", "-5m", "1e3", "99999999h", ".5s", "1h1h", "µs", "1µs", "null", "true",
+	"64Mi", "64mi", "64m", "1e30", "-1", "0.5", "1.5Gi", "+5Ki", "1Ti", " 1Mi", "10m0.5s", "24h0.1s", "api-key", "x-api-key", "a&b=c", "a#b", "a%20b", "${A}",
 	int64(0), int64(1), int64(-1), int64(50), int64(100), int64(101), int64(65535), int64(65536), int64(1000000), int64(1000001), int64(1) << 31, int64(1) << 62, 0.5, 1e300, true, false,
 	map[string]any{}, map[string]any{"": ""}, map[string]any{"a": nil}, map[string]any{"name": ""}, map[string]any{"exact": "a", "prefix": "a"},
 	[]any{}, []any{nil}, []any{""}, []any{"a"}, []any{map[string]any{}},
