@@ -4,6 +4,8 @@ go 1.26.0
 
 require (
 	github.com/openai/openai-go/v3 v3.96.0
+	github.com/sashabaranov/go-openai v1.43.0
+	golang.org/x/sys v0.49.0
 	remora.dev/remora v0.0.0
 )
 
@@ -13,7 +15,6 @@ require (
 	github.com/tidwall/match v1.1.1 // indirect
 	github.com/tidwall/pretty v1.2.1 // indirect
 	github.com/tidwall/sjson v1.2.5 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 )
 
 replace remora.dev/remora => ../..

@@ -1,6 +1,7 @@
 package sdk_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,80 +9,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"testing"
 	"time"
-
-	"github.com/openai/openai-go/v3"
-	"github.com/openai/openai-go/v3/option"
-	"github.com/openai/openai-go/v3/packages/ssestream"
 )
 
-func TestTheGoSDKSeesTheSameThroughTheSidecar(t *testing.T) {
-	t.Parallel()
-	compare(t, "go", func(w way, plan plan) (map[string]map[string]any, error) {
-		transport := &http.Transport{}
-		defer transport.CloseIdleConnections()
-		if w.trusting {
-			pool := x509.NewCertPool()
-			pool.AppendCertsFromPEM(provider.CAPEM())
-			transport.TLSClientConfig = &tls.Config{RootCAs: pool}
-		}
-		if plan.Proxy != "" {
-			proxy, err := url.Parse(plan.Proxy)
-			if err != nil {
-				return nil, err
-			}
-			transport.Proxy = http.ProxyURL(proxy)
-		}
-		all := map[string]map[string]any{}
-		for _, p := range plan.Calls {
-			s := &session{planned: p, client: openai.NewClient(p.options(transport)...)}
-			call, ok := calls[p.Call]
-			if !ok {
-				return nil, fmt.Errorf("no call %q", p.Call)
-			}
-			s.saw.note(call(s))
-			generic, err := s.saw.generic()
-			if err != nil {
-				return nil, err
-			}
-			all[p.Name] = generic
-		}
-		return all, nil
-	})
-}
-
-func (p *planned) options(transport *http.Transport) []option.RequestOption {
-	all := []option.RequestOption{
-		option.WithBaseURL(p.BaseURL), option.WithAPIKey(p.Key), option.WithMaxRetries(p.Retries),
-		option.WithHTTPClient(&http.Client{Transport: transport}),
-		option.WithRequestTimeout(time.Duration(p.TimeoutMS) * time.Millisecond),
-	}
-	for name, value := range p.Header {
-		all = append(all, option.WithHeader(name, value))
-	}
-	return all
-}
-
-// session is one call and what the SDK saw of it.
+// session is one call of an SDK for Go, and what the SDK saw of it.
 type session struct {
 	planned
-	client openai.Client
-	saw    saw
+	http *http.Client // beneath the SDK
+	saw  saw
 }
 
-// saw is the Go side of what node/saw.mjs prints.
+// saw is the Go side of what an SDK's module in node/ notes.
 type saw struct {
-	Status  int               `json:"status,omitempty"`
-	Header  map[string]string `json:"header,omitempty"`
-	Chunks  []json.RawMessage `json:"chunks,omitempty"`
-	Data    any               `json:"data,omitempty"`
-	Parsed  any               `json:"parsed,omitempty"`
-	Error   map[string]any    `json:"error,omitempty"`
-	EndedAt int64             `json:"endedAt"` // Unix milliseconds
+	Chunks  []any          `json:"chunks,omitempty"`
+	Data    any            `json:"data,omitempty"`
+	Parsed  any            `json:"parsed,omitempty"`
+	Error   map[string]any `json:"error,omitempty"`
+	endedAt int64          // Unix milliseconds
 }
+
+func (s *saw) leave() { s.endedAt = time.Now().UnixMilli() }
 
 func (s *saw) generic() (map[string]any, error) {
 	var all map[string]any
@@ -92,79 +43,92 @@ func (s *saw) generic() (map[string]any, error) {
 	return all, json.Unmarshal(b, &all)
 }
 
-func (s *saw) head(r *http.Response) {
-	if r == nil {
-		return
-	}
-	s.Status, s.Header = r.StatusCode, map[string]string{}
-	for name := range r.Header {
-		s.Header[name] = r.Header.Get(name)
+func TestOpenAIGoSeesTheSameThroughTheSidecar(t *testing.T) {
+	t.Parallel()
+	compare(t, golang("openai-go", nil, openaiGoCalls, describedByOpenAIGo, func(*planned) map[string]string { return nil }))
+}
+
+func TestGoOpenAISeesTheSameThroughTheSidecar(t *testing.T) {
+	t.Parallel()
+	compare(t, golang("go-openai", []string{retries, shouldRetry}, goOpenAICalls, describedByGoOpenAI, func(p *planned) map[string]string { return p.Header }))
+}
+
+// golang is an SDK for Go: its calls, what it tells of an error, and the headers for which it has no setting.
+func golang(name string, lacks []string, calls map[string]func(*session) error, described func(error) map[string]any, header func(*planned) map[string]string) sdk {
+	return sdk{
+		name: name, lacks: lacks,
+		run: func(w way, p plan) (map[string]experience, error) {
+			transport, err := transportFor(w)
+			if err != nil {
+				return nil, err
+			}
+			defer transport.CloseIdleConnections()
+			all := map[string]experience{}
+			for _, c := range p.Calls {
+				wire := &recording{transport: transport, header: header(&c), leaves: c.Leaves}
+				s := &session{planned: c, http: &http.Client{Transport: wire}}
+				call, ok := calls[c.Call]
+				if !ok {
+					return nil, fmt.Errorf("there is no call %s", c.Call)
+				}
+				if err := call(s); err != nil {
+					s.saw.Error = described(err)
+				}
+				seen, err := s.saw.generic()
+				if err != nil {
+					return nil, err
+				}
+				all[c.Name] = experience{Saw: seen, Wire: wire.seen(), EndedAt: cmp.Or(s.saw.endedAt, time.Now().UnixMilli())}
+			}
+			return all, nil
+		},
 	}
 }
 
-// note takes in how a call ended.
-func (s *saw) note(err error) {
-	if s.EndedAt == 0 {
-		s.EndedAt = time.Now().UnixMilli()
+func transportFor(w way) (*http.Transport, error) {
+	transport := &http.Transport{}
+	if w.trusting {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(provider.CAPEM())
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
 	}
-	if err == nil {
-		return
-	}
-	var refused *openai.Error
-	var broken *ssestream.StreamError
-	switch {
-	case errors.As(err, &refused):
-		s.head(refused.Response)
-		s.Error = map[string]any{
-			"class": fmt.Sprintf("%T", refused), "status": refused.StatusCode, "code": refused.Code, "type": refused.Type,
-			"param": refused.Param, "message": refused.Message, "raw": refused.RawJSON(),
+	if w.proxy != "" {
+		proxy, err := url.Parse(w.proxy)
+		if err != nil {
+			return nil, err
 		}
-	case errors.As(err, &broken):
-		s.Error = map[string]any{"class": fmt.Sprintf("%T", broken), "message": broken.Message, "data": string(broken.Event.Data)}
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, io.ErrUnexpectedEOF):
-		// Their texts name the URL, which is another one through the sidecar.
-		s.Error = map[string]any{"class": fmt.Sprintf("%T", err), "is": reason(err).Error()}
-	default:
-		s.Error = map[string]any{"class": fmt.Sprintf("%T", err), "message": err.Error()}
+		transport.Proxy = http.ProxyURL(proxy)
 	}
+	if w.world {
+		// Go reads the hosts file by itself, and this process is not in the app's.
+		transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(world, port))
+		}
+	}
+	return transport, nil
 }
 
-func reason(err error) error {
+// timeout is how long the call may take, for an SDK that knows only contexts.
+func (s *session) timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Duration(s.TimeoutMS)*time.Millisecond)
+}
+
+// described is what can be told of an error that is none of an SDK's own.
+func described(err error) map[string]any {
+	return map[string]any{"class": fmt.Sprintf("%T", err), "message": reason(err)}
+}
+
+// reason is the text of an error, or of its cause: those of these causes name the URL, which is another one through the
+// sidecar.
+func reason(err error) string {
 	for _, r := range []error{context.Canceled, context.DeadlineExceeded, io.ErrUnexpectedEOF} {
 		if errors.Is(err, r) {
-			return r
+			return r.Error()
 		}
 	}
-	return err
+	return err.Error()
 }
-
-// answered is what every answer of the SDK can do.
-type answered interface{ RawJSON() string }
-
-// whole runs a call whose answer comes at once.
-func whole[A answered](s *session, call func(...option.RequestOption) (A, error)) (A, error) {
-	var r *http.Response
-	a, err := call(option.WithResponseInto(&r))
-	s.saw.head(r)
-	if err == nil {
-		s.saw.Data = json.RawMessage(a.RawJSON())
-	}
-	return a, err
-}
-
-// events reads a stream while more wants it.
-func events[E answered](s *session, open func(...option.RequestOption) *ssestream.Stream[E], more func() bool) error {
-	var r *http.Response
-	stream := open(option.WithResponseInto(&r))
-	defer stream.Close()
-	s.saw.head(r)
-	for stream.Next() {
-		s.saw.Chunks = append(s.saw.Chunks, json.RawMessage(stream.Current().RawJSON()))
-		if !more() {
-			break
-		}
-	}
-	return stream.Err()
-}
-
-func always() bool { return true }

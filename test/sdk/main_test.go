@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,17 +18,14 @@ import (
 	"remora.dev/remora/test/netns"
 )
 
-const (
-	sidecarProxy  = "127.0.0.1:14001"
-	sidecarHealth = "127.0.0.1:14021"
-
-	// folderVariable hands the folder with the sidecar's binary to the process inside the namespace.
-	folderVariable = "REMORA_SDK_TEST_FOLDER"
-)
+// folderVariable hands the folder with the product's binaries to the process inside the namespace.
+const folderVariable = "REMORA_SDK_TEST_FOLDER"
 
 var (
 	provider *llmserver.Server
+	mock     *aimock
 	trusted  string // the file with the provider's authority
+	hosts    string // the file that tells an app behind the redirection where the providers are
 )
 
 func TestMain(m *testing.M) {
@@ -39,7 +36,11 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1", locked: "127.0.0.1"})
+	names := map[string]string{}
+	for host := range providers {
+		names[host] = "127.0.0.1"
+	}
+	netns.Enter(names)
 	code, err := run(m, os.Getenv(folderVariable))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -53,7 +54,7 @@ func build() error {
 	if err != nil {
 		return err
 	}
-	command := exec.Command("go", "build", "-race", "-o", filepath.Join(folder, "sidecar"), "./sidecar")
+	command := exec.Command("go", "build", "-race", "-o", folder+"/", "./sidecar", "./sidecar/redirect")
 	command.Dir = "../.."
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
@@ -61,14 +62,22 @@ func build() error {
 	return os.Setenv(folderVariable, folder)
 }
 
-// run starts the provider and the sidecar, runs the tests, and judges how the sidecar ends.
+// run starts the providers and the sidecar, has the app's connections redirected, runs the tests, and judges how the
+// sidecar ends.
 func run(m *testing.M, folder string) (code int, err error) {
 	defer os.RemoveAll(folder)
-	provider, err = llmserver.Start(llmserver.Options{
-		Addr: "127.0.0.1:443", Hosts: []string{qwen, moonshot, locked},
-		Keys: map[string]string{qwen: qwenKey, moonshot: moonshotKey, locked: "sk-the-one-that-is-wanted"},
-	})
-	if err != nil {
+	if err := os.Chmod(folder, 0o755); err != nil { // the sidecar is another user
+		return 0, err
+	}
+	keys := map[string]string{}
+	var names []string
+	for host, p := range providers {
+		if host != mocked {
+			names, keys[host] = append(names, host), p.key
+		}
+	}
+	keys[locked] = "sk-the-one-that-is-wanted"
+	if provider, err = llmserver.Start(llmserver.Options{Addr: "127.0.0.1:443", Hosts: names, Keys: keys}); err != nil {
 		return 0, err
 	}
 	defer provider.Close()
@@ -76,59 +85,57 @@ func run(m *testing.M, folder string) (code int, err error) {
 	if err := provider.WriteCA(trusted); err != nil {
 		return 0, err
 	}
-	config := filepath.Join(folder, "config")
-	if err := writeConfig(config); err != nil {
+	if mock, err = startMock(); err != nil {
 		return 0, err
 	}
-	sidecar := exec.Command(filepath.Join(folder, "sidecar"), "proxy", "--config", config, "--trusted-ca", trusted,
-		"--listen", sidecarProxy, "--listen", "127.0.0.1:80", "--health", sidecarHealth)
-	var output bytes.Buffer
-	sidecar.Stdout, sidecar.Stderr = &output, &output
-	sidecar.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // also when a test runs out of time
-	if err := sidecar.Start(); err != nil {
+	defer mock.stop()
+	if hosts, err = redirect(folder); err != nil {
 		return 0, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- sidecar.Wait() }()
-	if err := ready(ended); err != nil {
-		_ = sidecar.Process.Kill()
-		<-ended
-		return 0, fmt.Errorf("the sidecar is not ready: %w\n%s", err, &output)
+	s, err := startSidecar(folder)
+	if err != nil {
+		return 0, err
+	}
+	// The tests wait more than they work.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		return 0, err
 	}
 	code = m.Run()
-	return code, stop(sidecar, ended, &output)
+	return code, s.stop()
 }
 
-// writeConfig fills the keys into the article's manifests and adds what else the tests need.
-func writeConfig(folder string) error {
-	if err := os.Mkdir(folder, 0o700); err != nil {
-		return err
-	}
-	files, err := filepath.Glob("../../config/samples/asm/*.yaml")
-	if err != nil || len(files) == 0 {
-		return errors.Join(err, errors.New("the article's manifests are gone"))
-	}
-	keys := strings.NewReplacer("${DASHSCOPE_API_KEY}", qwenKey, "${MOONSHOT_API_KEY}", moonshotKey, "${LOCKED_API_KEY}", lockedKey)
-	for _, file := range append(files, "further.yaml") {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(folder, filepath.Base(file)), []byte(keys.Replace(string(text))), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
+// program is something that runs beside the tests, and does not outlive them.
+type program struct {
+	name    string
+	process *os.Process
+	output  bytes.Buffer
+	ended   chan error
 }
 
-// ready asks the sidecar until it says so, or has ended.
-func ready(ended <-chan error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+func start(name string, command *exec.Cmd) (*program, error) {
+	p := &program{name: name, ended: make(chan error, 1)}
+	command.Stdout, command.Stderr = &p.output, &p.output
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = syscall.SIGKILL // also when a test runs out of time
+	if err := command.Start(); err != nil {
+		return nil, err
+	}
+	p.process = command.Process
+	go func() { p.ended <- command.Wait() }()
+	return p, nil
+}
+
+// ready asks the program until it answers 200, or has ended.
+func (p *program) ready(url string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	again := time.NewTicker(10 * time.Millisecond)
 	defer again.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+sidecarHealth+"/readyz", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err
 		}
@@ -141,34 +148,17 @@ func ready(ended <-chan error) error {
 			err = errors.New(answer.Status)
 		}
 		select {
-		case how := <-ended:
-			return fmt.Errorf("it ended: %w", how)
+		case how := <-p.ended:
+			return fmt.Errorf("%s ended before it was ready: %w\n%s", p.name, how, &p.output)
 		case <-ctx.Done():
-			return err
+			p.kill()
+			return fmt.Errorf("%s is not ready: %w\n%s", p.name, err, &p.output)
 		case <-again.C:
 		}
 	}
 }
 
-// stop ends the sidecar as Kubernetes would. It has to end well, without a data race, and without having named a key.
-func stop(sidecar *exec.Cmd, ended <-chan error, output *bytes.Buffer) error {
-	if err := sidecar.Process.Signal(syscall.SIGTERM); err != nil {
-		return fmt.Errorf("the sidecar is gone: %w\n%s", err, output)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			return fmt.Errorf("the sidecar after SIGTERM: %w\n%s", err, output)
-		}
-	case <-time.After(20 * time.Second):
-		_ = sidecar.Process.Kill()
-		<-ended
-		return fmt.Errorf("the sidecar was still there 20 s after SIGTERM\n%s", output)
-	}
-	for _, bad := range []string{"DATA RACE", qwenKey, moonshotKey, lockedKey} {
-		if strings.Contains(output.String(), bad) {
-			return fmt.Errorf("the sidecar printed %s\n%s", bad, output)
-		}
-	}
-	return nil
+func (p *program) kill() {
+	_ = p.process.Kill()
+	<-p.ended
 }
