@@ -1,6 +1,7 @@
 package llmserver
 
 import (
+	"bytes"
 	"net"
 	"net/http"
 	"slices"
@@ -69,10 +70,23 @@ func (f Fault) applied(a answer) answer {
 	if f.Huge > 0 {
 		a.contentType, a.body, a.events, a.bill = "application/json", nil, huge(f.Huge), bill{}
 	}
+	if f.ErrorAfter != nil && a.contentType == eventStream {
+		a.events = failing(a.events, *f.ErrorAfter)
+	}
 	if f.RetryAfter != "" {
 		a.header = append(slices.Clip(a.header), "Retry-After: "+f.RetryAfter)
 	}
 	return a
+}
+
+// failing are the first n of the events, and one that tells of an error: in the shape of the API that they are of.
+func failing(events [][]byte, n int) [][]byte {
+	const message, code = "The server had an error while processing your request.", "server_error"
+	failed := event("", map[string]apiError{"error": {Message: message, Type: code, Code: code}})
+	if bytes.HasPrefix(events[0], []byte("event: response.")) {
+		failed = event("error", map[string]any{"type": "error", "code": code, "message": message, "param": nil, "sequence_number": n})
+	}
+	return append(slices.Clip(events[:min(n, len(events))]), failed)
 }
 
 // huge is a JSON body of exactly n bytes, in pieces that share their memory.

@@ -36,6 +36,7 @@ func TestAFaultIsTheSameInItsTextForm(t *testing.T) {
 	})
 	f("stall-after=0 times=-1", llmserver.Fault{StallAfter: new(0), Times: -1})
 	f("cut-after=2 mid-event", llmserver.Fault{CutAfter: new(2), MidEvent: true})
+	f("error-after=3", llmserver.Fault{ErrorAfter: new(3)})
 	f("chunks=5 chunk-delay=20ms split chunked", llmserver.Fault{Chunks: 5, ChunkDelay: 20 * time.Millisecond, Split: true, Chunked: true})
 	f("reset close garbage early-close", llmserver.Fault{Reset: true, Close: true, Garbage: true, EarlyClose: true})
 	if got, err := llmserver.ParseFault("mid-event=true"); err != nil || !got.MidEvent {
@@ -215,4 +216,21 @@ func TestHeadersWaitForTheFirstTokenUnlessTheyAreEarly(t *testing.T) {
 	if err != nil || got.Status != 200 {
 		t.Errorf("%v, %+v", err, got)
 	}
+}
+
+func TestAStreamCanTellOfAnErrorAndEnd(t *testing.T) {
+	f := func(path, body, want string) {
+		t.Helper()
+		a, err := post(t, start(t), path, body, llmserver.FaultHeader+": error-after=3")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		raw, err := io.ReadAll(a.Body)
+		if all := events(t, bytes.NewReader(raw)); err != nil || len(all) != 4 || !strings.HasPrefix(all[3], want) {
+			t.Errorf("%s: %v %s", path, err, raw)
+		}
+	}
+	f("/v1/chat/completions", streaming(""), `{"error":{"message":"The server had an error`)
+	f("/v1/responses", `{"model":"m","input":"hi","stream":true}`, `{"code":"server_error","message":"The server`)
 }
