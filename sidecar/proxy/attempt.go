@@ -243,6 +243,7 @@ func (c *call) try() (*failure, retryReason) {
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}
+	c.frame(&out, &body)
 	var valid bool
 	if c.head, valid = out.head(c.head[:0], &c.ctx.Request.Header); !valid {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client"), retryReason{}
@@ -294,10 +295,14 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	c.sent = true
 	resp := &c.ctx.Response
-	if err := c.finish(conn, send(conn, &c.head, body)); err != nil {
+	if err := c.deliver(conn, body, &firstBy); err != nil {
 		return lost(err)
 	}
 	status := resp.StatusCode()
+	if status == fasthttp.StatusSwitchingProtocols {
+		c.proxy.ejections.completed(&c.trial)
+		return c.join(conn), retryReason{}, false
+	}
 	if status >= fasthttp.StatusInternalServerError {
 		c.proxy.ejections.failed(&c.trial)
 	}

@@ -2,11 +2,8 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"io"
-	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,7 +11,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/routing"
-	"remora.dev/remora/sidecar/snapshot"
 )
 
 // call is one request of an app, from its arrival until the answer's head is there.
@@ -31,7 +27,12 @@ type call struct {
 	model     string             // of GET .../models/NAME, with its slash
 	read      bool               // the body has been read
 	closing   bool               // the app's connection is not to be used again
-	body      []byte
+	body      []byte             // as far as it has been taken in
+	buffer    *buffer            // that body is in; nil: the call's own
+	share     share              // of the memory, for body
+	rest      io.Reader          // of the body, which is passed on as it arrives
+	upload    *upload            // while it is
+	websocket bool               // the connection is to become one
 	document  document
 	head      []byte // of the request to the provider
 	deadline  time.Time
@@ -54,9 +55,6 @@ var calls = sync.Pool{New: func() any { return new(call) }}
 // plainPort is that of http:// URLs.
 const plainPort = 80
 
-// keepBody is the largest body buffer that is kept for the next request.
-const keepBody = 1 << 20
-
 func newCall(p *Proxy, ctx *fasthttp.RequestCtx) *call {
 	c := calls.Get().(*call)
 	*c = call{proxy: p, ctx: ctx, client: ctx.Conn().(*clientConn), body: c.body[:0], head: c.head[:0]}
@@ -64,9 +62,7 @@ func newCall(p *Proxy, ctx *fasthttp.RequestCtx) *call {
 }
 
 func (c *call) done() {
-	if cap(c.body) > keepBody {
-		c.body = nil
-	}
+	c.forget()
 	*c = call{body: c.body[:0], head: c.head[:0]}
 	calls.Put(c)
 }
@@ -100,7 +96,7 @@ func (c *call) serve() *failure {
 	}
 	s := c.proxy.store.Load()
 	if c.ctx.Request.Header.IsConnect() {
-		return c.connect(s)
+		return c.connect(s, in)
 	}
 	absolute, f := c.parse()
 	if f != nil {
@@ -118,20 +114,23 @@ func (c *call) serve() *failure {
 	if c.operation != nil && string(c.ctx.Method()) != c.operation.Method {
 		otherwise, c.operation = c.operation, nil
 	}
-	if f := c.readBody(in); f != nil {
+	if f := c.upgrade(in); f != nil {
 		return f
 	}
-	if c.operation != nil && c.operation.JSON {
-		if e := c.ctx.Request.Header.ContentEncoding(); len(e) > 0 && string(e) != "identity" {
-			return fail(routing.UnsupportedEncoding, "the body is compressed (%s): send it as plain JSON", e)
-		}
-		if c.document, f = scan(c.body); f != nil {
-			return f
-		}
+	if f := c.intake(in, host); f != nil {
+		return f
 	}
-	c.rule = host.Match(matchable{&c.ctx.Request.Header}, c.document.modelValue)
+	c.once = c.rest != nil
+	model, f := c.askedModel()
+	if f != nil {
+		return f
+	}
+	c.rule = host.Match(matchable{&c.ctx.Request.Header}, model)
 	if c.rule == nil {
 		return fail(routing.NoRuleMatches, "no rule of the LLMRoute for %s matches this request: add one without matches, or correct the request", host.Name)
+	}
+	if f := c.refuseLength(); f != nil {
+		return f
 	}
 	if c.rule.Timeouts.Request > 0 {
 		c.deadline = time.Now().Add(c.rule.Timeouts.Request)
@@ -141,26 +140,20 @@ func (c *call) serve() *failure {
 	return c.attempt(otherwise)
 }
 
-// connect opens a tunnel to an owned host, which ends here: what comes through it is plain HTTP, and every
-// request of it is judged like any other. Some clients (undici's ProxyAgent is one) ask for a tunnel even
-// where the URL is http://.
-func (c *call) connect(s *snapshot.Snapshot) *failure {
-	c.authority = c.ctx.Request.Header.RequestURI()
-	_, port, ok := splitAuthority(c.authority)
-	switch {
-	case !ok:
-		return fail(routing.InvalidRequest, "the request target of CONNECT must be a host and a port")
-	case s.Table.Host(c.authority) == nil && c.client.redirected:
-		return c.misdirected(s)
-	case s.Table.Host(c.authority) == nil:
-		return fail(routing.MethodNotAllowed, "CONNECT to hosts that no configuration names is not supported yet: reach them without the sidecar (no_proxy)")
-	case port != plainPort:
-		return fail(routing.MethodNotAllowed, "a tunnel to a provider would hide the requests: call it with http://, the sidecar adds TLS")
+// askedModel gives the model that the app asks for, as far as that can be told.
+func (c *call) askedModel() (model []byte, f *failure) {
+	switch o := c.operation; {
+	case o == nil:
+		return nil, nil
+	case o.JSON:
+		c.document, f = scan(c.body)
+		return c.document.modelValue, f
+	case o.Upgrade:
+		return queryModel(c.query)
+	case o.Form && len(c.ctx.Request.Header.ContentEncoding()) == 0:
+		return formModel(c.ctx.Request.Header.ContentType(), c.body)
 	}
-	// RFC 9110, section 9.3.6: no Content-Length. A body stream of no length is how the server leaves it out.
-	c.ctx.Response.SetBodyStream(bytes.NewReader(nil), 0)
-	c.ctx.Response.Header.Del(fasthttp.HeaderContentLength)
-	return nil
+	return nil, nil
 }
 
 // parse finds out what the request is for. absolute says that the app used the proxy as one, naming the
@@ -252,61 +245,4 @@ func splitAuthority(authority []byte) (host []byte, port uint16, ok bool) {
 	}
 	n, err := strconv.ParseUint(string(digits[1:]), 10, 16)
 	return host, uint16(n), err == nil && n > 0 && len(host) > 0
-}
-
-func tooLarge(length int) *failure {
-	return fail(routing.RequestTooLarge, "the body has %d bytes, and at most %d are taken: send less", length, maxBody)
-}
-
-// readBody reads the request's body as a whole, so that it can be judged, edited and sent again.
-func (c *call) readBody(in io.Reader) *failure {
-	if in == nil {
-		return nil
-	}
-	h := &c.ctx.Request.Header
-	length := h.ContentLength()
-	if length > maxBody {
-		return tooLarge(length)
-	}
-	headers := 0
-	if length > 0 {
-		c.body = slices.Grow(c.body, min(length, keepBody)+1)
-	} else if length < 0 {
-		headers = h.Len()
-	}
-	for {
-		if len(c.body) == cap(c.body) {
-			c.body = slices.Grow(c.body, max(4096, cap(c.body)))
-		}
-		if len(c.body) > 8192 || length < 0 { // the first 8 KiB are here already
-			_ = c.client.SetReadDeadline(time.Now().Add(bodyTimeout))
-		}
-		n, err := in.Read(c.body[len(c.body):cap(c.body)])
-		c.body = c.body[:len(c.body)+n]
-		switch {
-		case len(c.body) > maxBody:
-			return fail(routing.RequestTooLarge, "the body is larger than %d bytes: send less", maxBody)
-		case err == io.EOF && len(c.body) >= length:
-			c.read = true
-			if length < 0 && h.Len() != headers {
-				// The server has put them among the headers, where rules and providers would see them.
-				return fail(routing.InvalidRequest, "headers follow the body as trailers: send them before it")
-			}
-			return nil
-		case err != nil:
-			return c.incomplete(err)
-		}
-	}
-}
-
-// incomplete says why the rest of a request did not come. What does come could be anything.
-func (c *call) incomplete(err error) *failure {
-	var netErr net.Error
-	switch {
-	case errors.As(err, &netErr) && netErr.Timeout():
-		return fail(routing.RequestTimeout, "nothing of the body arrived for %s", bodyTimeout)
-	case c.client.left(), errors.Is(err, io.EOF):
-		return fail(routing.ClientGone, "the app left in the middle of its request").because(err)
-	}
-	return fail(routing.InvalidRequest, "the body is not framed as HTTP/1.1 asks: check its length or chunks")
 }

@@ -131,6 +131,8 @@ type clientConn struct {
 	token      uint64
 	lingering  atomic.Bool // more of a refused request may be on its way
 
+	hijacks sync.WaitGroup // what goes on with the connection after the server has let go of it
+
 	redirected bool // it was made to somewhere else; what is nobody's here has no business on it
 
 	serving atomic.Bool // the head of a request has come, and it has not been answered

@@ -49,6 +49,7 @@ var statuses = map[routing.Code]int{
 	routing.NoRuleMatches:        fasthttp.StatusNotFound,
 	routing.OperationNotFound:    fasthttp.StatusNotFound,
 	routing.MethodNotAllowed:     fasthttp.StatusMethodNotAllowed,
+	routing.UpgradeRequired:      fasthttp.StatusUpgradeRequired,
 	routing.MisdirectedRequest:   fasthttp.StatusMisdirectedRequest,
 	routing.NotForThisWorkload:   fasthttp.StatusForbidden,
 	routing.HostRetired:          fasthttp.StatusServiceUnavailable,

@@ -40,16 +40,17 @@ var errSwitching = errors.New("the provider switched protocols unasked")
 // provider may have refused it before it had all of it, and its answer says why.
 func (c *call) finish(conn *upConn, sendErr error) error {
 	if sendErr == nil {
-		return readHead(&c.ctx.Response.Header, conn)
+		return c.readHead(conn)
 	}
 	conn.spent = true
-	if isTimeout(sendErr) || readHead(&c.ctx.Response.Header, conn) != nil {
+	if isTimeout(sendErr) || c.readHead(conn) != nil {
 		return sendErr
 	}
 	return nil
 }
 
-func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
+func (c *call) readHead(conn *upConn) error {
+	h := &c.ctx.Response.Header
 	for range maxInterim {
 		err := h.Read(conn.br)
 		if err != nil && tooSmall(err) && conn.br.Size() < maxHead {
@@ -60,8 +61,10 @@ func readHead(h *fasthttp.ResponseHeader, conn *upConn) error {
 			return err
 		}
 		switch status := h.StatusCode(); {
-		case status == fasthttp.StatusSwitchingProtocols:
+		case status == fasthttp.StatusSwitchingProtocols && !c.websocket:
 			return errSwitching
+		case status == fasthttp.StatusSwitchingProtocols:
+			return nil
 		case status >= 200:
 			return nil
 		}
@@ -84,6 +87,10 @@ func isTimeout(err error) bool {
 // lost words what ended an exchange before the head of the answer was there.
 func (c *call) lost(conn *upConn, err error) *failure {
 	who := conn.pool.address
+	var said *failure
+	if errors.As(err, &said) { // the app's fault
+		return said
+	}
 	if conn.ended != nil && errors.Is(err, io.EOF) {
 		err = conn.ended // which says more
 	}

@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"io"
-	"strconv"
 	"time"
 	"unique"
 
@@ -36,14 +34,20 @@ func (c *call) foreign(absolute bool, s *snapshot.Snapshot) *failure {
 	body := c.ctx.RequestBodyStream()
 	if body == nil || out.length < -1 {
 		out.length = -2
+	} else if !c.read {
+		c.rest, c.once = body, true
 	}
+	if c.websocket = asksForWebSocket(h); c.websocket && out.length != -2 {
+		return fail(routing.InvalidRequest, "the request for a WebSocket has a body: leave it out")
+	}
+	out.websocket = c.websocket
 	var valid bool
 	if c.head, valid = out.head(c.head[:0], h); !valid {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client")
 	}
 	pool := c.proxy.pool(unique.Make(routing.Endpoint{Host: string(host), Port: port}))
 	// A fresh connection, since a body that is not kept cannot be sent twice.
-	conn, f := pool.get(c.client, out.length != -2, time.Time{}, &foreignPolicy)
+	conn, f := pool.get(c.client, out.length != -2 || c.websocket, time.Time{}, &foreignPolicy)
 	if f != nil {
 		return f
 	}
@@ -51,26 +55,17 @@ func (c *call) foreign(absolute bool, s *snapshot.Snapshot) *failure {
 		conn.discard()
 		return fail(routing.ClientGone, "the app has left")
 	}
-	err := send(conn, &c.head, &segments{})
-	if err == nil && out.length != -2 {
-		f, err = c.copyBody(conn, body, out.length)
-	}
-	if f == nil {
-		err = c.finish(conn, err)
-	}
-	if f != nil || err != nil {
+	var firstBy time.Time
+	if err := c.deliver(conn, &segments{}, &firstBy); err != nil {
 		c.client.attach(nil)
-		if f == nil {
-			f = c.lost(conn, err)
-		}
+		f := c.lost(conn, err)
 		conn.discard()
 		return f
 	}
-	if !c.read { // the answer came before the end of the request
-		c.closing = true
-		c.client.lingering.Store(true)
+	if c.ctx.Response.StatusCode() == fasthttp.StatusSwitchingProtocols {
+		return c.join(conn)
 	}
-	if s := c.newStream(conn, time.Time{}); s != nil {
+	if s := c.newStream(conn, firstBy); s != nil {
 		s.start(c)
 	}
 	return nil
@@ -93,38 +88,6 @@ func (c *call) misdirected(s *snapshot.Snapshot) *failure {
 func isHTTP(uri []byte) bool {
 	rest, ok := cutScheme(uri)
 	return ok && len(uri)-len(rest) == len("http://")
-}
-
-// copyBody passes a body on as it comes; length is -1 where it is chunked. The failure is the app's, the
-// error the provider's.
-func (c *call) copyBody(conn *upConn, body io.Reader, length int) (*failure, error) {
-	buf := make([]byte, 16<<10)
-	for copied := 0; ; {
-		_ = c.client.SetReadDeadline(time.Now().Add(bodyTimeout))
-		n, err := body.Read(buf)
-		copied += n
-		if n > 0 {
-			piece := buf[:n]
-			if length < 0 {
-				piece = append(strconv.AppendInt(nil, int64(n), 16), "\r\n"...)
-				piece = append(append(piece, buf[:n]...), "\r\n"...)
-			}
-			if _, err := conn.Write(piece); err != nil {
-				return nil, err
-			}
-		}
-		if err == io.EOF && copied >= length {
-			c.read = true
-			if length < 0 {
-				_, err := conn.Write([]byte("0\r\n\r\n"))
-				return nil, err
-			}
-			return nil, nil
-		}
-		if err != nil {
-			return c.incomplete(err), nil
-		}
-	}
 }
 
 var _ fasthttp.BodyWriterTo = (*stream)(nil)

@@ -62,7 +62,8 @@ type outgoing struct {
 	authority string
 	target    *routing.Target // nil for a foreign host
 	operation *routing.Operation
-	length    int // of the body; -1: chunked; -2: none
+	length    int  // of the body; -1: chunked; -2: none
+	websocket bool // the connection is to become one
 }
 
 // head appends the request line and the headers. False means that the app sent a header whose name is
@@ -87,6 +88,15 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 			if counted {
 				continue
 			}
+		case "Content-Encoding":
+			if counted && o.operation.JSON {
+				continue // it has been decoded
+			}
+		case headerProtocols:
+			if keyed {
+				dst = appendProtocols(dst, name, value)
+				continue
+			}
 		case "Content-Type":
 			if counted && o.operation.JSON && bytes.HasPrefix(value, []byte("application/x-www-form-urlencoded")) {
 				continue // what curl -d says of any text
@@ -109,6 +119,9 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 	}
 	if keyed {
 		dst = appendKey(dst, o.target)
+	}
+	if o.websocket {
+		dst = append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)
 	}
 	switch {
 	case o.length >= 0:

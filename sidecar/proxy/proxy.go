@@ -4,10 +4,12 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -29,7 +31,6 @@ const (
 	bodyTimeout    = 60 * time.Second // between two pieces of a request's body
 	appIdleTimeout = time.Hour        // a connection that the app keeps for later
 	appHeadSize    = 16 << 10         // of a request's line and headers
-	maxBody        = 64 << 20         // of a request that is read as a whole
 	sweepInterval  = 15 * time.Second
 	unusedInterval = 50 * time.Millisecond // at shutdown, between two looks for connections without a request
 )
@@ -59,6 +60,7 @@ type Proxy struct {
 	redirects  redirects
 	ejections  *ejections
 	budgets    retryBudgets
+	memory     *memory // of buffered bodies
 	draining   atomic.Bool
 	stop       chan struct{}
 
@@ -83,10 +85,15 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
 	p.show(o.Metrics)
+	if o.Memory == 0 {
+		o.Memory = memoryLimit()
+	}
+	p.memory = newMemory(o.Memory)
+	o.Metrics.Gauge("remora_buffered_bytes", p.memory.inUse)
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
-		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: maxBody,
+		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: math.MaxInt, // intake knows the limits
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
 	}
 	o.Store.OnChange(p.retire)
@@ -229,7 +236,9 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	if f := c.serve(); f != nil {
 		p.refuse(c, f)
 	}
-	if c.closing || p.draining.Load() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
+	if c.ctx.Hijacked() {
+		// The server does not go on with it.
+	} else if c.closing || p.draining.Load() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
 		ctx.SetConnectionClose()
 	}
 	c.done()
@@ -244,6 +253,9 @@ func (p *Proxy) survive(c *call) {
 	p.log.Error(fmt.Errorf("%v", v), "fault of the sidecar: please report it", "code", routing.InternalError, "stack", string(debug.Stack()))
 	p.metrics.Failures(string(routing.InternalError)).Inc()
 	c.client.depart() // ends what the request was doing
+	_ = c.stopUpload()
+	p.memory.arrived(&c.share)
+	p.memory.give(&c.share, c.share.size)
 	p.ejections.abandon(&c.trial)
 	c.ctx.Response.Reset()
 	fail(routing.InternalError, "the sidecar failed at this request: its log says where").write(&c.ctx.Response)
@@ -311,17 +323,32 @@ func received(h *fasthttp.RequestHeader) fasthttp.RequestConfig {
 	if h.IsConnect() {
 		h.Del(fasthttp.HeaderConnection)
 	}
+	if expected := h.Peek(fasthttp.HeaderExpect); len(expected) > 0 {
+		// The server takes it to the letter, and also from clients of HTTP/1.0, which do not know what 100 means.
+		h.Del(fasthttp.HeaderExpect)
+		if h.IsHTTP11() && bytes.EqualFold(expected, []byte("100-continue")) {
+			h.Set(fasthttp.HeaderExpect, "100-continue")
+		}
+	}
 	return fasthttp.RequestConfig{}
 }
 
 // expect answers "Expect: 100-continue": a body that is too large need not be sent at all.
 func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
-	if length := ctx.Request.Header.ContentLength(); length > maxBody {
-		f := tooLarge(length)
-		f.write(&ctx.Response)
-		ctx.Conn().(*clientConn).lingering.Store(true)
-		p.log.Info("request refused", "status", f.status(), "code", f.code, "host", string(ctx.Request.Header.Host()), "message", f.message)
-		return f.status()
+	c := newCall(p, ctx)
+	defer c.done()
+	if _, f := c.parse(); f != nil {
+		return fasthttp.StatusContinue // it is refused in a moment, with the rest of what there is to say
 	}
-	return fasthttp.StatusContinue
+	host := p.store.Load().Table.Host(c.authority)
+	length := int64(ctx.Request.Header.ContentLength())
+	if host == nil || host.Refusal != nil || length <= host.MaxBody {
+		return fasthttp.StatusContinue
+	}
+	f := c.tooLarge(length, host.MaxBody, host)
+	f.write(&ctx.Response)
+	c.client.lingering.Store(true)
+	p.metrics.Failures(string(f.code)).Inc()
+	p.log.Info("request refused", append([]any{"status", f.status()}, c.details(f)...)...)
+	return f.status()
 }

@@ -184,6 +184,7 @@ func (r *redirected) serve() {
 	}
 	c.redirected = true
 	_ = r.proxy.server.ServeConn(c) // it has told the client
+	c.hijacks.Wait()
 }
 
 // refuse answers what has not become a request.

@@ -32,6 +32,29 @@ func (p *Proxy) take(client *net.TCPConn, to netip.AddrPort) {
 	p.redirects.running.Go(r.run)
 }
 
+// add holds a connection that the app asked to be passed on. It is false once no more are taken; else release ends it.
+func (s *redirects) add(r *redirected) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.draining {
+		s.all[r] = struct{}{}
+		s.running.Add(1)
+	}
+	return !s.draining
+}
+
+// hold has a drain wait until release. It is false once no more are taken.
+func (s *redirects) hold() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.draining {
+		s.running.Add(1)
+	}
+	return !s.draining
+}
+
+func (s *redirects) release() { s.running.Done() }
+
 func (s *redirects) remove(r *redirected) {
 	s.mu.Lock()
 	delete(s.all, r)

@@ -33,6 +33,7 @@ type stream struct {
 	armed    time.Time // when the idle limit was last set
 	host     string
 	trial    trial
+	upload   *upload // of the request, where that has not ended yet
 	out      []byte
 }
 
@@ -54,6 +55,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 			resp.SetBody(b)
 			_, _ = conn.br.Discard(length)
 		}
+		_ = c.stopUpload() // the app is told by the answer
 		c.client.attach(nil)
 		if reusable && conn.br.Buffered() == 0 {
 			conn.release()
@@ -67,8 +69,9 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 		proxy: c.proxy, client: c.client, conn: conn, out: s.out[:0], firstBy: firstBy, deadline: c.deadline,
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
 		events:   c.operation != nil && length < 0 && bytes.HasPrefix(h.ContentType(), []byte("text/event-stream")) && len(h.ContentEncoding()) == 0,
-		reusable: reusable, host: conn.pool.address,
+		reusable: reusable, host: conn.pool.address, upload: c.upload,
 	}
+	c.upload = nil
 	if length == -2 {
 		s.answer.left = -1
 	}
@@ -223,7 +226,10 @@ func (s *stream) arm() {
 
 // failure words what ended an answer in its middle.
 func (s *stream) failure(err error) *failure {
+	blame := s.upload.blame()
 	switch {
+	case blame != nil:
+		return blame
 	case s.client.left():
 		return fail(routing.ClientGone, "the app has left")
 	case isTimeout(err) && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
@@ -263,6 +269,7 @@ func (s *stream) Close() error {
 }
 
 func (s *stream) close() {
+	s.upload.stop()
 	s.client.attach(nil)
 	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
 		s.conn.release()

@@ -34,6 +34,7 @@ const (
 	OperationNotFound    Code = "OperationNotFound"    // the path is not one of the inference operations
 	MethodNotAllowed     Code = "MethodNotAllowed"     // the operation has another method
 	MisdirectedRequest   Code = "MisdirectedRequest"   // the host is nobody's here
+	UpgradeRequired      Code = "UpgradeRequired"      // the operation is a WebSocket, and the request is none
 	InvalidRequest       Code = "InvalidRequest"       // the request is not HTTP as it should be
 	InvalidJSON          Code = "InvalidJSON"          // the body is not a JSON object
 	DuplicateKey         Code = "DuplicateKey"         // the body has a key twice
