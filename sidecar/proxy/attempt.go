@@ -232,7 +232,8 @@ func (c *call) try() (*failure, retryReason) {
 	retries := &c.rule.Retries
 	var body segments
 	if c.operation != nil && c.operation.Edited {
-		body = splice(c.body, &c.document, t)
+		c.asked = c.asks(t)
+		body = splice(c.body, &c.document, edits{model: t.JSONModel, stream: t.Stream, usage: c.asked})
 	} else {
 		body.add(c.body)
 	}
@@ -302,6 +303,10 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	if status == fasthttp.StatusSwitchingProtocols {
 		c.proxy.ejections.completed(&c.trial)
 		return c.join(conn), retryReason{}, false
+	}
+	if c.asked && refusesAsking(status) {
+		f, reason := c.withoutAsking(conn)
+		return f, reason, false
 	}
 	if status >= fasthttp.StatusInternalServerError {
 		c.proxy.ejections.failed(&c.trial)

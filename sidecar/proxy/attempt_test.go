@@ -55,7 +55,7 @@ func TestEachFaultIsTriedElsewhereOnTheConditionsThatNameIt(t *testing.T) {
 		code    routing.Code // and the error, where it is the sidecar's
 		streams string       // the operations: empty for both
 	}{
-		{fault: "status=400", status: 400},
+		{fault: "status=400", status: 400, streams: "no"},
 		{fault: "status=401", status: 401},
 		{fault: "status=404", status: 404},
 		{fault: "status=409", status: 409},

@@ -49,10 +49,10 @@ func BenchmarkSplice(b *testing.B) {
 	if f != nil {
 		b.Fatal(f)
 	}
-	target := &routing.Target{JSONModel: []byte(`"configured"`), Stream: true}
+	all := edits{model: []byte(`"configured"`), stream: true, usage: true}
 	b.ReportAllocs()
 	for b.Loop() {
-		if s := splice(text, &d, target); s.size == 0 {
+		if s := splice(text, &d, all); s.size == 0 {
 			b.Fatal("nothing")
 		}
 	}
@@ -77,19 +77,5 @@ func BenchmarkRequestHead(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		dst, _ = o.head(dst[:0], &h)
-	}
-}
-
-func BenchmarkLastEvent(b *testing.B) {
-	for name, text := range map[string]string{
-		"whole": strings.Repeat(`data: {"choices":[{"delta":{"content":"word"}}]}`+"\n\n", 10),
-		"held":  "data: " + strings.Repeat("x", 60<<10),
-	} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				lastEvent([]byte(text))
-			}
-		})
 	}
 }

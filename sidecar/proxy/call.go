@@ -48,6 +48,8 @@ type call struct {
 	withheld bool // an attempt, since the budget is spent
 	once     bool // the body cannot be sent a second time
 	sent     bool // something of the request has gone out
+	asked    bool // for usage, on behalf of an app that did not
+	unasked  bool // the provider may have refused that, and is asked again without
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}

@@ -118,9 +118,4 @@ func (f *failure) passing() bool {
 	}, f.code)
 }
 
-// event is the failure as the last event of a stream that it cut. SDKs raise it as an error.
-func (f *failure) event() []byte {
-	return append(append([]byte("data: "), f.body()...), "\n\n"...)
-}
-
 const headerShouldRetry = "X-Should-Retry"

@@ -1,31 +1,24 @@
 package proxy
 
-import "bytes"
+import (
+	"encoding/json"
+	"strconv"
 
-// lastEvent gives the offset behind the last whole event: behind the last two line ends in a row. A line
-// ends in CRLF, LF or CR.
-func lastEvent(b []byte) int {
-	for end := len(b); end > 0; end-- {
-		if i := lineEnd(b, end); i < end && lineEnd(b, i) < i {
-			return end
-		}
+	"remora.dev/remora/sidecar/routing"
+)
+
+// cutEvent is a failure as the last event of a stream that it cut, such that SDKs raise it as an error. sequence is the number
+// of the last event of Responses' streams, whose events are numbered.
+func (f *failure) cutEvent(o *routing.Operation, sequence int64) []byte {
+	body := f.body()
+	if o == nil || o.Name != "responses" {
+		return append(append([]byte("data: "), body...), "\n\n"...)
 	}
-	return 0
-}
-
-// lineEnd gives the offset before the line end that stands right before end; end where there is none.
-func lineEnd(b []byte, end int) int {
-	switch {
-	case end > 1 && b[end-1] == '\n' && b[end-2] == '\r':
-		return end - 2
-	case end > 0 && (b[end-1] == '\n' || b[end-1] == '\r'):
-		return end - 1
-	}
-	return end
-}
-
-// hasData tells whether there is a whole event with data in it, and not only comments.
-func hasData(b []byte) bool {
-	b = b[:lastEvent(b)]
-	return bytes.HasPrefix(b, []byte("data")) || bytes.Contains(b, []byte("\ndata")) || bytes.Contains(b, []byte("\rdata"))
+	// Some SDKs look for OpenAI's own fields, others for the error that all of its operations have.
+	message, _ := json.Marshal("Remora: " + f.message) // strings always marshal
+	e := append([]byte(nil), "event: error\ndata: {\"type\":\"error\",\"sequence_number\":"...)
+	e = strconv.AppendInt(e, sequence+1, 10)
+	e = append(append(append(e, `,"code":"`...), f.code...), `","message":`...)
+	e = append(append(e, message...), `,"param":null,`...)
+	return append(append(e, body[1:]...), "\n\n"...)
 }

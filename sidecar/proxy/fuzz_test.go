@@ -8,11 +8,8 @@ import (
 	"io"
 	"net/http/httputil"
 	"reflect"
-	"strings"
 	"testing"
 	"testing/iotest"
-
-	"remora.dev/remora/sidecar/routing"
 )
 
 // FuzzScan asks encoding/json: what scan accepts must be read the same way there, and after splicing
@@ -21,18 +18,21 @@ func FuzzScan(f *testing.F) {
 	for _, text := range []string{
 		`{}`, ` { } `, `{"model":"a","stream":false,"messages":[{"role":"user","content":"\"}{"}]}`, `{"mod\u0065l":"\ud83d\ude00"}`,
 		`{"model":null}`, `{"model":1e5,"stream":"x"}`, `{"ſtream":1}`, `{"Model":1}`, `{"a":{"b":[1,{"c":"\\"}]},"model":"x"}`,
-		`{"model":"a","model":"b"}`, `{"stream_options":{"include_usage":true}}`, "{\"a\":\"\x01\"}", "{\"\xff\":1,\"\xfe\":2}", `{"a":01}`, `{"a":[}]}`, `{"a":1e700}`, "{\"model\":\"\xff\"}",
+		`{"model":"a","model":"b"}`, `{"stream_options":{"include_usage":true}}`,
+		`{"stream_options":{},"model":"a"}`, `{"model":"a","stream_options":{"include_usage":false,"x":1}}`, `{"stream_options":null}`,
+		`{"stream_options":{"x":[1]},"stream":true}`, `{"stream_options":{"Include_usage":1}}`, `{"stream_options":1}`, "{\"a\":\"\x01\"}", "{\"\xff\":1,\"\xfe\":2}", `{"a":01}`, `{"a":[}]}`, `{"a":1e700}`, "{\"model\":\"\xff\"}",
 	} {
 		f.Add([]byte(text))
 	}
-	target := &routing.Target{JSONModel: []byte(`"configured"`), Stream: true}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		d, failure := scan(text)
 		if failure != nil {
 			return
 		}
-		spliced := joinPieces(splice(text, &d, target))
-		if again, failure := scan(spliced); failure != nil || string(again.modelValue) != "configured" || !again.stream.present() {
+		asks := d.canAsk(text)
+		spliced := joinPieces(splice(text, &d, edits{model: []byte(`"configured"`), stream: true, usage: asks}))
+		again, failure := scan(spliced)
+		if failure != nil || string(again.modelValue) != "configured" || !again.stream.present() || asks && again.canAsk(spliced) {
 			t.Fatalf("%q becomes %q: %v", text, spliced, failure)
 		}
 		if !json.Valid(text) {
@@ -56,6 +56,14 @@ func FuzzScan(f *testing.F) {
 		before["model"] = "configured"
 		if !there {
 			before["stream"] = true
+		}
+		if asks {
+			options, _ := before["stream_options"].(map[string]any)
+			if options == nil {
+				options = map[string]any{}
+			}
+			options["include_usage"] = true
+			before["stream_options"] = options
 		}
 		if !reflect.DeepEqual(before, after) {
 			t.Fatalf("%q becomes %q", text, spliced)
@@ -106,38 +114,6 @@ func FuzzAnswer(f *testing.F) {
 		want, err := io.ReadAll(httputil.NewChunkedReader(bytes.NewReader(text)))
 		if err == nil && !bytes.Equal(got, want) {
 			t.Fatalf("%q: %q, and net/http reads %q", text, got, want)
-		}
-	})
-}
-
-// FuzzLastEvent reads forward what lastEvent reads backward.
-func FuzzLastEvent(f *testing.F) {
-	for _, text := range []string{"", "data: a\n\n", "data: a\r\n\r\nda", "a\n\r\n", "a\r\n\n", "a\r\rb", "\n", "\r\n", "\n\n\n", "a\r\n\rb"} {
-		f.Add([]byte(text))
-	}
-	f.Fuzz(func(t *testing.T, text []byte) {
-		want, blank := 0, false
-		for at := 0; at < len(text); {
-			i := strings.IndexAny(string(text[at:]), "\r\n")
-			if i < 0 {
-				break
-			}
-			end := at + i + 1
-			if text[end-1] == '\r' && end < len(text) && text[end] == '\n' {
-				end++
-			}
-			if i > 0 {
-				blank = false
-			} else if at > 0 {
-				blank = true
-			}
-			if blank {
-				want = end
-			}
-			at = end
-		}
-		if got := lastEvent(text); got != want {
-			t.Fatalf("%q: %d, want %d", text, got, want)
 		}
 	})
 }

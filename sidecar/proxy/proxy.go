@@ -61,6 +61,8 @@ type Proxy struct {
 	ejections  *ejections
 	budgets    retryBudgets
 	memory     *memory // of buffered bodies
+	accounts   accounts
+	refusals   refusals
 	draining   atomic.Bool
 	stop       chan struct{}
 

@@ -25,6 +25,12 @@ type document struct {
 	stream      span
 	modelString bool // the model is a string, so modelValue has it
 	modelValue  []byte
+
+	options      span // stream_options
+	optionsNull  bool
+	optionsEmpty bool
+	optionsOdd   bool // they are no object, or have a key that can be taken for include_usage: they are left alone
+	usage        span // stream_options.include_usage
 }
 
 // span is a value in the text; {0, 0} where it is absent.
@@ -58,14 +64,25 @@ func scan(text []byte) (document, *failure) {
 		case "stream":
 			d.stream = value
 		case "stream_options":
+			d.options = value
 			if text[value.from] != '{' {
+				d.optionsNull = string(text[value.from:value.to]) == "null"
+				d.optionsOdd = !d.optionsNull
 				return nil
 			}
 			inner := scanner{text: text[:value.to], at: value.from + 1}
 			var options keys
-			return inner.object(func(key []byte, keyAt int, _ span) *failure {
+			f := inner.object(func(key []byte, keyAt int, value span) *failure {
+				switch {
+				case string(key) == usageKey:
+					d.usage = value
+				case resembles(key, usageKey):
+					d.optionsOdd = true
+				}
 				return options.add(key, keyAt, "stream_options.")
 			})
+			d.optionsEmpty = options.count == 0
+			return f
 		default:
 			return lookalike(key, keyAt)
 		}
@@ -85,13 +102,21 @@ func scan(text []byte) (document, *failure) {
 // lookalike refuses keys that parsers without regard for case take for a key that the proxy judges.
 func lookalike(key []byte, at int) *failure {
 	for _, name := range [...]string{"model", "stream", "stream_options"} {
-		// A folded letter may be longer than one byte: U+017F is an s, U+212A a k.
-		if len(key) >= len(name) && len(key) <= 2*len(name) && strings.EqualFold(string(key), name) {
+		if resembles(key, name) {
 			return fail(routing.DuplicateKey, "the key %q at offset %d can be taken for %q: write %q", key, at, name, name)
 		}
 	}
 	return nil
 }
+
+// resembles tells whether a key is a name to those who have no regard for case.
+func resembles(key []byte, name string) bool {
+	// A folded letter may be longer than one byte: U+017F is an s, U+212A a k.
+	return len(key) >= len(name) && len(key) <= 2*len(name) && strings.EqualFold(string(key), name)
+}
+
+// usageKey is that of stream_options which asks for usage.
+const usageKey = "include_usage"
 
 // keys remembers the keys of one object. Few is the rule, so they are compared one by one; many are
 // kept in a map, so that an attack with thousands costs no more than its bytes.

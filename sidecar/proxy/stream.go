@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"io"
 	"sync"
@@ -10,12 +9,10 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/usage"
 )
-
-// maxHeld is how much of an event that is not complete yet is held back. A longer one is passed on in
-// pieces.
-const maxHeld = 64 << 10
 
 // stream brings an answer to the app. It owns the connection to the provider until it is closed.
 type stream struct {
@@ -26,7 +23,8 @@ type stream struct {
 	events   bool // the answer is a stream of events
 	reusable bool // the connection, once the answer is complete
 	begun    bool // something of the body has come
-	said     bool // all has been said: the last event was [DONE]
+	counted  bool // the answer tells how many tokens it took
+	complete bool // nothing of it follows
 	firstBy  time.Time
 	deadline time.Time
 	idle     time.Duration
@@ -35,6 +33,14 @@ type stream struct {
 	trial    trial
 	upload   *upload // of the request, where that has not ended yet
 	out      []byte
+	whole    int // of out: so much is whole events
+	read     int // of out: so much the meter has read, of an answer that is no stream of events
+	torn     bool
+	form     usage.Form
+	meter    usage.Meter
+	calls    *metrics.Calls // nil as long as nothing can have reached the app
+	input    int64          // estimate of the request's tokens
+	op       *routing.Operation
 }
 
 var streams = sync.Pool{New: func() any { return new(stream) }}
@@ -52,8 +58,10 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	if empty || length >= 0 && length <= conn.br.Buffered() {
 		if !empty {
 			b, _ := conn.br.Peek(length) // it is buffered
-			resp.SetBody(b)
+			resp.SetBody(c.countWhole(b))
 			_, _ = conn.br.Discard(length)
+		} else if calls := c.account(); calls != nil {
+			calls.Requests.Inc()
 		}
 		_ = c.stopUpload() // the app is told by the answer
 		c.client.attach(nil)
@@ -64,14 +72,20 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 		}
 		return nil
 	}
+	form, counted := c.form()
 	s := streams.Get().(*stream)
 	*s = stream{
 		proxy: c.proxy, client: c.client, conn: conn, out: s.out[:0], firstBy: firstBy, deadline: c.deadline,
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
-		events:   c.operation != nil && length < 0 && bytes.HasPrefix(h.ContentType(), []byte("text/event-stream")) && len(h.ContentEncoding()) == 0,
-		reusable: reusable, host: conn.pool.address, upload: c.upload,
+		events:   c.operation != nil && (length < 0 || form == usage.AskedEvents) && isEvents(h) && len(h.ContentEncoding()) == 0,
+		reusable: reusable, host: conn.pool.address, form: form, counted: counted, op: c.operation,
+		upload: c.upload,
+	}
+	if s.events && !counted {
+		s.form = usage.Events
 	}
 	c.upload = nil
+	s.meter.Begin(s.form)
 	if length == -2 {
 		s.answer.left = -1
 	}
@@ -85,8 +99,14 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 func (s *stream) start(c *call) {
 	resp := &c.ctx.Response
 	size := -1
-	if !s.answer.chunked && s.answer.left >= 0 {
+	if !s.answer.chunked && s.answer.left >= 0 && s.form != usage.AskedEvents {
 		size = len(s.out) + int(s.answer.left)
+	}
+	if s.calls = c.account(); s.calls != nil {
+		s.calls.Requests.Inc()
+		if s.counted {
+			s.input = c.estimateInput()
+		}
 	}
 	// The first event may be here only in part, and then it is held back; the head must not be.
 	resp.ImmediateHeaderFlush = s.events || !s.answer.ready()
@@ -123,39 +143,21 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		}
 		return err
 	}
-	torn := false
 	for first := len(s.out) > 0; ; first = false {
-		// What is held back has no end of an event in it, and at most one end of a line at its end.
-		seen := max(0, len(s.out)-3)
 		var err error
-		if first { // there is what awaitFirst has taken in
-			seen = 0
-		} else {
+		if !first { // else there is what awaitFirst has taken in
 			err = s.fill()
 		}
-		cut := len(s.out)
-		complete := errors.Is(err, io.EOF)
-		if s.events && !complete {
-			if cut = lastEvent(s.out[seen:]); cut > 0 {
-				cut += seen
-			}
-			if cut == 0 && len(s.out) > maxHeld {
-				cut, torn = len(s.out), true
-			} else if cut > 0 {
-				torn = false
-			}
-		}
+		s.complete = errors.Is(err, io.EOF)
+		cut := s.ready()
 		if werr := emit(s.out[:cut]); werr != nil {
 			return written, werr
 		}
-		if cut > 0 {
-			s.said = bytes.HasSuffix(bytes.TrimRight(s.out[:cut], "\r\n"), []byte("[DONE]"))
-		}
-		s.out = append(s.out[:0], s.out[cut:]...)
+		s.passed(cut)
 		if err == nil {
 			continue
 		}
-		if complete || s.events && s.said { // what comes after [DONE] has no meaning to anyone
+		if s.complete || s.events && s.meter.Said() { // what comes after [DONE] has no meaning to anyone
 			return written, nil
 		}
 		f := s.failure(err)
@@ -163,10 +165,10 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		if !s.events || f.code == routing.ClientGone {
 			return written, err // the app sees that the answer is not complete
 		}
-		if torn {
+		if s.torn {
 			_ = emit([]byte("\n\n"))
 		}
-		return written, emit(f.event())
+		return written, emit(f.cutEvent(s.op, s.meter.Sequence()))
 	}
 }
 
@@ -187,6 +189,15 @@ func (s *stream) awaitFirst() error {
 
 // fill takes in what has arrived, waiting for something if need be.
 func (s *stream) fill() error {
+	err := s.receive()
+	s.measure()
+	if s.begun {
+		s.proxy.ejections.answered(&s.trial)
+	}
+	return err
+}
+
+func (s *stream) receive() error {
 	for {
 		if !s.answer.ready() {
 			s.arm()
@@ -197,10 +208,6 @@ func (s *stream) fill() error {
 		}
 		s.out = append(s.out, b...)
 		s.answer.skip(len(b))
-		s.begun = s.begun || !s.events || hasData(s.out)
-		if s.begun {
-			s.proxy.ejections.answered(&s.trial)
-		}
 		if len(s.out) >= readBufferSize || !s.answer.ready() {
 			return nil
 		}
@@ -271,6 +278,13 @@ func (s *stream) Close() error {
 func (s *stream) close() {
 	s.upload.stop()
 	s.client.attach(nil)
+	if s.calls != nil && s.counted {
+		how := cutShort
+		if s.complete || s.events && s.meter.Said() {
+			how = complete
+		}
+		count(s.calls, &s.meter, s.input, how)
+	}
 	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
 		s.conn.release()
 	} else {

@@ -83,6 +83,15 @@ func (m *Meter) Pass(b []byte) (n, whole int) {
 	return n, to
 }
 
+// Finish is for the end of the answer: what Pass left behind the whole events is taken for an event, as lenient readers do. It
+// gives how many bytes are left of it all.
+func (m *Meter) Finish(b []byte) int {
+	l := &m.lines
+	n := m.endEvent(b, l.start, l.start, len(b))
+	l.start, l.scanned = n, n
+	return n
+}
+
 // Passed says that the first n bytes of what Pass left have been passed on, and are not in the next b.
 func (m *Meter) Passed(n int) {
 	l := &m.lines
@@ -192,12 +201,12 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 		l.said = l.marking && l.mark == uint8(len(doneMark))
 		if m.scan.has {
 			if m.scan.found.Output > m.report.Output {
-				m.tally.reset() // the text so far is in it
+				m.scan.tally.reset() // the text so far is in it
 			}
 			m.report, m.reported = m.scan.found, true
 		}
 		k, torn := m.scan.marks, l.torn
-		m.scan.reset(m.scan.tally)
+		m.scan.reset()
 		l.torn = false
 		if m.form == AskedEvents && k.removes {
 			if k.report && !k.choices && !k.filter && !torn {

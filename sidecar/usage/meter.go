@@ -17,7 +17,6 @@ type Meter struct {
 	form     Form
 	report   Report
 	reported bool
-	tally    Tally
 	scan     scanner
 	lines    lines
 }
@@ -25,16 +24,16 @@ type Meter struct {
 // Begin forgets the answer before.
 func (m *Meter) Begin(f Form) {
 	m.form, m.report, m.reported = f, Report{}, false
-	m.tally.reset()
-	m.scan.reset(&m.tally)
-	m.scan.serial = -1
+	m.scan.tally.reset()
+	m.scan.reset()
+	m.scan.serial, m.scan.silent = -1, false
 	m.lines.reset()
 }
 
 // BeginWithoutText is Begin for an answer whose text is not to be looked at: Text gives nothing then.
 func (m *Meter) BeginWithoutText(f Form) {
 	m.Begin(f)
-	m.scan.tally = nil
+	m.scan.silent = true
 }
 
 // Read takes the next piece of an answer that is one JSON object.
@@ -49,7 +48,7 @@ func (m *Meter) Read(b []byte) {
 func (m *Meter) Report() (Report, bool) { return m.report, m.reported }
 
 // Text estimates how many tokens of text have come since the last report.
-func (m *Meter) Text() int64 { return m.tally.Tokens() }
+func (m *Meter) Text() int64 { return m.scan.tally.Tokens() }
 
 // Data tells whether an event with data has come as a whole.
 func (m *Meter) Data() bool { return m.lines.data }

@@ -20,6 +20,7 @@ func relay(m *usage.Meter, f usage.Form, text string, n int) string {
 		held = append(held[:0], held[whole:kept]...)
 		m.Passed(whole)
 	}
+	held = held[:m.Finish(held)]
 	return string(append(out, held...))
 }
 
@@ -49,6 +50,7 @@ func TestUsageIsFoundWhereverAProviderPutsIt(t *testing.T) {
 		`"usage":{"input_tokens":12,"input_tokens_details":{"cached_tokens":5},"output_tokens":34,"output_tokens_details":{"reasoning_tokens":6}}}}`+"\n\n", want)
 	f(`data: {"choices":[{"delta":{},"usage":`+numbers+`}]}`+"\n\n", want) // Moonshot
 	f(`data: { "choices" : [ ] , "usage" : { "prompt_tokens" : 12 , "completion_tokens" : 34.0 } }`+"\n\n", usage.Report{Input: 12, Output: 34})
+	f(content+`data: {"choices":[],"usage":`+numbers+"}", want) // the answer ends without the event's end
 
 	// no report
 	f(content, usage.Report{})
@@ -58,7 +60,6 @@ func TestUsageIsFoundWhereverAProviderPutsIt(t *testing.T) {
 	f(`data: {"usage":{"prompt_tokens":-5,"completion_tokens":1e9}}`+"\n\n", usage.Report{})
 	f(`data: {"usage":{"prompt_tokens":123456789012345678901234567890}}`+"\n\n", usage.Report{})
 	f(`datas: {"usage":{"prompt_tokens":1}}`+"\n\n"+`: {"usage":{"prompt_tokens":1}}`+"\n\n", usage.Report{})
-	f(`data: {"choices":[],"usage":{"prompt_tokens":1}}`, usage.Report{}) // no reader takes an event without its end
 }
 
 func TestUsageOfWholeAnswersIsFound(t *testing.T) {
@@ -103,6 +104,8 @@ func TestWhatWasNotAskedForIsRemoved(t *testing.T) {
 		f(l("data: {\"choices\":[{}],\"usage\":"+used+",\"x\":1}\n\n: ping\n\n"), l("data: {\"choices\":[{}],\"x\":1}\n\n: ping\n\n"))
 		f(l("data: {\"a\":1,\ndata: \"usage\":null}\n\n"), l("data: {\"a\":1}\n\n"))
 		f(l("data: {\"usage\":"+used+"}\n\n"), "")
+		f(l("data: {\"choices\":[],\"usage\":"+used+"}\n"), "")
+		f(l("data: {\"choices\":[{}],\"usage\":null}"), "data: {\"choices\":[{}]}")
 	}
 	f(`data: {"a": 1, "usage": null, "b": 2}`+"\n\n", `data: {"a": 1, "b": 2}`+"\n\n")
 	f(`data: {"usage" : null , "b": 2}`+"\n\n", `data: {"b": 2}`+"\n\n")

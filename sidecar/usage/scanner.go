@@ -22,7 +22,8 @@ type scanner struct {
 	serial  int64
 	key     [32]byte
 	marks   marks
-	tally   *Tally // counts the text; nil: it is not looked at
+	tally   Tally // of the text
+	silent  bool  // the text is not looked at
 }
 
 type mode uint8
@@ -35,10 +36,10 @@ const (
 	over // the object is complete
 )
 
-func (s *scanner) reset(tally *Tally) {
+// reset is for the next object. The tally goes on.
+func (s *scanner) reset() {
 	s.mode, s.escaped, s.keyDue, s.scalar, s.depth, s.keyLen, s.next, s.skip, s.has = between, false, false, false, 0, 0, elsewhere, 0, false
 	s.marks.reset()
-	s.tally = tally
 }
 
 // feed takes the next piece, which begins at an offset of the caller's. top is where the outermost object is.
@@ -108,7 +109,7 @@ func (s *scanner) quote(at int) {
 		}
 	default:
 		s.mode = inString
-		if s.tally != nil && (s.next == text || s.next == textOrParts) {
+		if !s.silent && (s.next == text || s.next == textOrParts) {
 			s.mode = inText
 			s.tally.begin()
 		}
