@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// pace is how often a stream carries a chunk: 20 a second, as a brisk model writes.
-const pace = 50 * time.Millisecond
+// briskPace is between two chunks of a stream, of which a brisk model writes 20 a second.
+const briskPace = 50 * time.Millisecond
 
 // completion is the JSON answer, about 1 KB, of the given model.
 func completion(model string) []byte {
@@ -39,14 +39,21 @@ const (
 	doneEvent   = "data: [DONE]"
 )
 
+// reports says that a stream ends with a report of its usage, which OpenAI announces with null in every chunk.
+type reports bool
+
 // appendChunk writes one event of a stream. It carries the time of its sending, in
 // nanoseconds of the wall clock that client and upstream share.
-func appendChunk(b []byte, number int, sent time.Time) []byte {
+func appendChunk(b []byte, number int, sent time.Time, reports reports) []byte {
 	b = append(b, `data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"`+providerModel+`",`+sentMark...)
 	b = strconv.AppendInt(b, sent.UnixNano(), 10)
 	b = append(b, `","choices":[{"index":0,"delta":{`+contentMark...)
 	b = appendToken(b, number)
-	return append(b, `"},"logprobs":null,"finish_reason":null}],"usage":null}`+"\n\n"...)
+	b = append(b, `"},"logprobs":null,"finish_reason":null}]`...)
+	if reports {
+		b = append(b, `,"usage":null`...)
+	}
+	return append(b, "}\n\n"...)
 }
 
 func appendToken(b []byte, number int) []byte {
@@ -60,7 +67,7 @@ func readChunk(line []byte, number int, arrived time.Time) (time.Duration, error
 		return 0, fmt.Errorf("chunk %d arrived as %q", number, line)
 	}
 	_, rest, found := bytes.Cut(line, []byte(sentMark))
-	if !found || !bytes.HasPrefix(line, []byte(`data: {"id":"chatcmpl-bench"`)) || line[len(line)-1] != '}' {
+	if !found || !bytes.HasPrefix(line, []byte(`data: {"id":"chatcmpl-bench"`)) || line[len(line)-1] != '}' || bytes.Contains(line, []byte(`"usage"`)) {
 		return bad()
 	}
 	digits, rest, _ := bytes.Cut(rest, []byte{'"'})
@@ -81,12 +88,13 @@ func readChunk(line []byte, number int, arrived time.Time) (time.Duration, error
 // flushes each read, so it returns one event at a time. Where the client has left, the server notices
 // with the next event.
 type stream struct {
-	start        time.Time
-	number       int
-	chunks       int
-	includeUsage bool
-	ended        bool
-	event        []byte
+	start   time.Time
+	pace    time.Duration
+	number  int
+	chunks  int
+	reports reports
+	ended   bool
+	event   []byte
 }
 
 func (s *stream) Read(p []byte) (int, error) {
@@ -105,7 +113,7 @@ func (s *stream) next(b []byte) []byte {
 	if s.number == s.chunks {
 		s.ended = true
 		// As OpenAI does: a last chunk without choices, only for those who asked.
-		if s.includeUsage {
+		if s.reports {
 			b = append(b, `data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1700000000,"model":"`+providerModel+`",`+
 				`"choices":[],"usage":{"prompt_tokens":211,"completion_tokens":`...)
 			b = strconv.AppendInt(b, int64(s.chunks), 10)
@@ -118,8 +126,8 @@ func (s *stream) next(b []byte) []byte {
 	if s.number == 0 {
 		s.start = time.Now()
 	}
-	time.Sleep(time.Until(s.start.Add(time.Duration(s.number) * pace)))
-	b = appendChunk(b, s.number, time.Now())
+	time.Sleep(time.Until(s.start.Add(time.Duration(s.number) * s.pace)))
+	b = appendChunk(b, s.number, time.Now(), s.reports)
 	s.number++
 	return b
 }

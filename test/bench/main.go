@@ -59,6 +59,8 @@ func play(role string, args []string) (isRole bool, err error) {
 		return true, serveUpstream(args, os.Stdout)
 	case "bare":
 		return true, serveBare(args)
+	case "splice":
+		return true, serveSplice(args)
 	case "coding":
 		return true, serveCoding(args)
 	case "httputil":
@@ -71,6 +73,7 @@ type options struct {
 	plan     plan
 	only     []string
 	sidecar  string
+	quick    bool
 	markdown bool
 }
 
@@ -85,7 +88,7 @@ func parse(args []string, out io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
-	o := options{plan: fullPlan, sidecar: *sidecar, markdown: *markdown}
+	o := options{plan: fullPlan, sidecar: *sidecar, quick: *quick, markdown: *markdown}
 	if *quick {
 		o.plan = quickPlan
 	}
@@ -150,21 +153,38 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	noProxy := func() *load { return openLoad("127.0.0.1:"+strconv.Itoa(port), authority, configuredCaller) }
-	sheet, err := o.plan.measure(ctx, all, noProxy, progress)
+	measured, err := o.plan.measure(ctx, all, noProxy, progress)
 	if err != nil {
 		return err
 	}
 	var changes []time.Duration
+	var foreign sheet
 	for _, r := range all {
-		if r.name == "remora" {
-			fmt.Fprintf(progress, "%d changes of the configuration\n", o.plan.changes)
-			if changes, err = reloads(ctx, r, o.plan.changes); err != nil {
-				return r.explain(err)
-			}
+		if r.name != remoraName {
+			continue
+		}
+		fmt.Fprintf(progress, "%d changes of the configuration\n", o.plan.changes)
+		if changes, err = reloads(ctx, r, o.plan.changes); err != nil {
+			return r.explain(err)
+		}
+		if foreign, err = o.plan.measureForeign(ctx, r, proxyCore, progress); err != nil {
+			return err
 		}
 	}
-	o.report(out, all, absent, sheet, changes, loadCore == proxyCore)
-	return nil
+	o.report(out, all, absent, measured, loadCore == proxyCore)
+	if foreign == nil || o.quick {
+		return nil
+	}
+	fmt.Fprintln(out)
+	foreign.tabulate([]figure{foreignCPU, foreignMiB}, leastSplice, remoraName, leastSplice).write(out, o.markdown)
+	fmt.Fprintf(out, "\nremora, from a changed file to its first effect: p50 %.1f ms, p99 %.1f ms, over %d changes\n",
+		milliseconds(quantile(changes, 0.5)), milliseconds(quantile(changes, 0.99)), len(changes))
+	fmt.Fprintln(progress, "Go benchmarks of the packages")
+	lines, err := goBenchmarks(ctx)
+	for _, line := range lines {
+		fmt.Fprintln(out, line)
+	}
+	return err
 }
 
 func beginUpstream(core int, files certificates) (*process, int, error) {
@@ -208,7 +228,7 @@ func beginAll(ctx context.Context, o options, core int, at place) (all []*runnin
 	return all, absent, nil
 }
 
-func (o options) report(out io.Writer, all []*running, absent []missing, s sheet, changes []time.Duration, oneCore bool) {
+func (o options) report(out io.Writer, all []*running, absent []missing, s sheet, oneCore bool) {
 	var columns []string
 	fmt.Fprintln(out, machine())
 	if oneCore {
@@ -224,14 +244,5 @@ func (o options) report(out io.Writer, all []*running, absent []missing, s sheet
 	fmt.Fprintf(out, "Medians of %d rounds; in brackets the median multiple of bare fasthttp in the same lap. "+
 		"%d connections ask in a closed loop; %d streams carry 20 chunks a second each.\n\n",
 		o.plan.rounds, o.plan.connections, o.plan.streams)
-	t := s.tabulate(append(columns, direct))
-	if o.markdown {
-		t.writeMarkdown(out)
-	} else {
-		t.writeText(out)
-	}
-	if len(changes) > 0 {
-		fmt.Fprintf(out, "\nremora, from a changed file to its first effect: p50 %.1f ms, p99 %.1f ms, over %d changes\n",
-			milliseconds(quantile(changes, 0.5)), milliseconds(quantile(changes, 0.99)), len(changes))
-	}
+	s.tabulate(figures, yardstick, append(columns, direct)...).write(out, o.markdown)
 }

@@ -120,25 +120,25 @@ func TestAStreamIsJudgedChunkByChunk(t *testing.T) {
 	f := func(name, want string, spoil func(events []string) []string) {
 		t.Run(name, func(t *testing.T) {
 			events := []string{
-				string(appendChunk(nil, 0, time.Now())), string(appendChunk(nil, 1, time.Now())), doneEvent + "\n\n",
+				string(appendChunk(nil, 0, time.Now(), false)), string(appendChunk(nil, 1, time.Now(), false)), doneEvent + "\n\n",
 			}
-			_, err := readStream(strings.NewReader(strings.Join(spoil(events), "")), 2, time.Now())
+			_, err := readStream(strings.NewReader(strings.Join(spoil(events), "")), 2, time.Now(), func() {})
 			if got := fmt.Sprint(err); !strings.Contains(got, want) {
 				t.Errorf("the error is %q, and should mention %q", got, want)
 			}
 		})
 	}
 	f("whole", "<nil>", func(e []string) []string { return e })
-	f("whole, without the usage that nobody asked for", "<nil>", func(e []string) []string {
-		return []string{strings.Replace(e[0], `,"usage":null`, "", 1), e[1], e[2]}
+	f("usage announced that nobody asked for", "chunk 1 arrived as", func(e []string) []string {
+		return []string{e[0], string(appendChunk(nil, 1, time.Now(), true)), e[2]}
 	})
-	f("whole, with usage", "<nil>", func(e []string) []string {
+	f("usage that nobody asked for", "instead of [DONE]", func(e []string) []string {
 		return []string{e[0], e[1], `data: {"choices":[],"usage":{"total_tokens":3}}` + "\n\n", e[2]}
 	})
 	f("a chunk lost", "chunk 0 arrived as", func(e []string) []string { return e[1:] })
 	f("a chunk twice", "chunk 1 arrived as", func(e []string) []string { return []string{e[0], e[0], e[1], e[2]} })
 	f("a chunk too many", "instead of [DONE]", func(e []string) []string {
-		return []string{e[0], e[1], string(appendChunk(nil, 2, time.Now())), e[2]}
+		return []string{e[0], e[1], string(appendChunk(nil, 2, time.Now(), false)), e[2]}
 	})
 	f("a chunk cut", "chunk 1 arrived as", func(e []string) []string { return []string{e[0], e[1][:100] + "\n\n", e[2]} })
 	f("no [DONE]", "instead of [DONE]", func(e []string) []string { return e[:2] })
@@ -179,7 +179,7 @@ func TestTheTableComparesWithTheYardstick(t *testing.T) {
 	}
 	s.add("remora", idleMemory, 7)
 	var out bytes.Buffer
-	s.tabulate([]string{"remora", "fasthttp", direct}).writeMarkdown(&out)
+	s.tabulate(figures, yardstick, "remora", "fasthttp", direct).writeMarkdown(&out)
 	for _, want := range []string{
 		"|  | remora | fasthttp | no proxy |\n|---|---:|---:|---:|\n",
 		"| CPU per request, 1 KB prompt, µs | 40.0 (4.00×) | 20.0 | – |\n",

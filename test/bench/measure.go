@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -17,6 +18,10 @@ type plan struct {
 	connections   int
 	streams       int // open at once
 	chunks        int // per stream
+	manyStreams   int // open at once while memory is looked at
+	openLoop      int // short streams that are asked for at fixed times, per round and contestant
+	foreign       int // short foreign connections per round
+	largeForeign  int // bytes that go through a long one
 	changes       int // of Remora's configuration
 	spread        time.Duration
 	settle        time.Duration // between start and the first look at the memory
@@ -24,41 +29,45 @@ type plan struct {
 
 var (
 	fullPlan = plan{
-		rounds: 3, laps: 3, requests: 10_000, largeRequests: 2_000, connections: 32,
-		streams: 200, chunks: 100, changes: 50,
-		spread: time.Second, settle: 2 * time.Second,
+		rounds: 3, laps: 2, requests: 5_000, largeRequests: 1_000, connections: 32,
+		streams: 200, chunks: 40, manyStreams: 1_000, openLoop: 2_000, foreign: 500, largeForeign: 128 << 20, changes: 50,
+		spread: time.Second, settle: 4 * time.Second,
 	}
 	quickPlan = plan{
 		rounds: 1, laps: 1, requests: 200, largeRequests: 40, connections: 8,
-		streams: 10, chunks: 5, changes: 5,
+		streams: 10, chunks: 5, manyStreams: 20, openLoop: 50, foreign: 10, largeForeign: 1 << 20, changes: 5,
 		spread: 50 * time.Millisecond, settle: 50 * time.Millisecond,
 	}
 )
+
+// openLoopRate is how many streams are asked for in a second of the open loop.
+const openLoopRate = 1_000
 
 // figure is one line of the report. Its values are in its unit, one per round or lap.
 type figure struct {
 	label, unit string
 	digits      int
-	compared    bool // with bare fasthttp
+	compared    bool // with the yardstick
 }
 
 var (
-	smallCPU    = figure{"CPU per request, 1 KB prompt", "µs", 1, true}
-	englishCPU  = figure{"CPU per request, 64 KiB, one English text", "µs", 1, true}
-	messagesCPU = figure{"CPU per request, 64 KiB, many short messages", "µs", 1, true}
-	chineseCPU  = figure{"CPU per request, 64 KiB, one Chinese text", "µs", 1, true}
-	chunkCPU    = figure{"CPU per chunk of a stream", "µs", 1, true}
-	firstMedian = figure{"time to the first chunk, p50", "ms", 2, false}
-	firstSlow   = figure{"time to the first chunk, p99", "ms", 2, false}
-	chunkMedian = figure{"delay of a chunk, p50", "ms", 2, false}
-	chunkSlow   = figure{"delay of a chunk, p99", "ms", 2, false}
-	idleMemory  = figure{"resident memory, idle", "MiB", 1, false}
-	usedMemory  = figure{"resident memory, after the streams", "MiB", 1, false}
+	smallCPU     = figure{"CPU per request, 1 KB prompt", "µs", 1, true}
+	englishCPU   = figure{"CPU per request, 64 KiB, one English text", "µs", 1, true}
+	messagesCPU  = figure{"CPU per request, 64 KiB, many short messages", "µs", 1, true}
+	chineseCPU   = figure{"CPU per request, 64 KiB, one Chinese text", "µs", 1, true}
+	chunkCPU     = figure{"CPU per chunk of a stream", "µs", 1, true}
+	firstMedian  = figure{"added until the first chunk, 1,000 new streams a second, p50", "µs", 0, false}
+	firstSlow    = figure{"the same, p99", "µs", 0, false}
+	chunkMedian  = figure{"delay of a chunk, p50", "ms", 2, false}
+	chunkSlow    = figure{"delay of a chunk, p99", "ms", 2, false}
+	idleMemory   = figure{"resident memory, idle", "MiB", 1, false}
+	idlePrivate  = figure{"of it private, not shared through the page cache", "MiB", 1, false}
+	loadedMemory = figure{"resident memory, 1,000 streams", "MiB", 1, false}
 )
 
 var figures = []figure{
 	smallCPU, englishCPU, messagesCPU, chineseCPU, chunkCPU,
-	firstMedian, firstSlow, chunkMedian, chunkSlow, idleMemory, usedMemory,
+	firstMedian, firstSlow, chunkMedian, chunkSlow, idleMemory, idlePrivate, loadedMemory,
 }
 
 // direct is the column of the calls that went to the upstream with no proxy between.
@@ -76,17 +85,11 @@ func (s sheet) add(contestant string, f figure, value float64) {
 
 const mebibyte = 1 << 20
 
-func (s sheet) addMemory(r *running, f figure) error {
-	bytes, err := r.resident()
-	s.add(r.name, f, bytes/mebibyte)
+func (s sheet) addIdle(r *running) error {
+	m, err := r.resident()
+	s.add(r.name, idleMemory, m.all/mebibyte)
+	s.add(r.name, idlePrivate, m.private/mebibyte)
 	return err
-}
-
-func (s sheet) addDelays(contestant string, d delays) {
-	s.add(contestant, firstMedian, milliseconds(quantile(d.first, 0.5)))
-	s.add(contestant, firstSlow, milliseconds(quantile(d.first, 0.99)))
-	s.add(contestant, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
-	s.add(contestant, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
 }
 
 // measure runs every case against every contestant, in turns, so that what disturbs the machine
@@ -99,7 +102,7 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 		return nil, ctx.Err()
 	}
 	for _, r := range all {
-		if err := s.addMemory(r, idleMemory); err != nil {
+		if err := s.addIdle(r); err != nil {
 			return nil, r.explain(err)
 		}
 	}
@@ -136,17 +139,33 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 			}
 			s.add(r.name, chunkCPU, each)
 			fmt.Fprintf(progress, " %s %.1f", r.name, each)
-			s.addDelays(r.name, d)
-			if err := s.addMemory(r, usedMemory); err != nil {
-				return nil, r.explain(err)
-			}
+			s.add(r.name, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
+			s.add(r.name, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
 		}
-		fmt.Fprintln(progress)
-		d, err := p.streamsOf(ctx, noProxy(), func() error { return nil })
+		fmt.Fprintf(progress, "\nround %d of %d: %s:", round+1, p.rounds, firstMedian.label)
+		base, err := p.firstChunks(ctx, noProxy())
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", direct, err)
 		}
-		s.addDelays(direct, d)
+		s.add(direct, firstMedian, microseconds(quantile(base, 0.5)))
+		s.add(direct, firstSlow, microseconds(quantile(base, 0.99)))
+		for _, r := range all {
+			waited, err := p.firstChunks(ctx, r.load())
+			if err != nil {
+				return nil, r.explain(err)
+			}
+			added := quantile(waited, 0.5) - quantile(base, 0.5)
+			s.add(r.name, firstMedian, microseconds(added))
+			s.add(r.name, firstSlow, microseconds(quantile(waited, 0.99)-quantile(base, 0.99)))
+			fmt.Fprintf(progress, " %s %v", r.name, added)
+		}
+		fmt.Fprintln(progress)
+	}
+	for _, r := range all {
+		fmt.Fprintf(progress, "%d streams through %s\n", p.manyStreams, r.name)
+		if err := p.manyThrough(ctx, r, s); err != nil {
+			return nil, r.explain(err)
+		}
 	}
 	return s, nil
 }
@@ -172,11 +191,17 @@ func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, co
 
 // streamsThrough returns what the clients waited, and the processor time that the proxy spent on each chunk, in microseconds.
 func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, error) {
-	var before time.Duration
-	d, err := p.streamsOf(ctx, r.load(), func() (err error) {
-		before, err = r.used()
-		return err
-	})
+	l := r.load()
+	defer l.close()
+	// First short streams, which open all connections.
+	if _, err := l.streams(ctx, streaming{count: p.streams, chunks: 3, pace: briskPace}); err != nil {
+		return delays{}, 0, err
+	}
+	before, err := r.used()
+	if err != nil {
+		return delays{}, 0, err
+	}
+	d, err := l.streams(ctx, streaming{count: p.streams, chunks: p.chunks, spread: p.spread, pace: briskPace})
 	if err != nil {
 		return d, 0, err
 	}
@@ -184,16 +209,27 @@ func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, 
 	return d, microseconds(after-before) / float64(p.streams*p.chunks), err
 }
 
-// streamsOf opens all connections with short streams, says so, and then runs the streams.
-func (p plan) streamsOf(ctx context.Context, l *load, warm func() error) (delays, error) {
+// firstChunks returns how long the first chunks of an open loop took.
+func (p plan) firstChunks(ctx context.Context, l *load) ([]time.Duration, error) {
 	defer l.close()
-	if _, err := l.streams(ctx, p.streams, 3, 0); err != nil {
-		return delays{}, err
+	if _, err := l.streams(ctx, streaming{count: p.connections, chunks: 3, pace: briskPace}); err != nil {
+		return nil, err
 	}
-	if err := warm(); err != nil {
-		return delays{}, err
-	}
-	return l.streams(ctx, p.streams, p.chunks, p.spread)
+	return l.openLoop(ctx, p.openLoop, openLoopRate)
+}
+
+// manyThrough looks at the memory of a proxy while all of many streams have begun and none has ended.
+func (p plan) manyThrough(ctx context.Context, r *running, s sheet) error {
+	l := r.load()
+	defer l.close()
+	var m memory
+	var looked error
+	_, err := l.streams(ctx, streaming{
+		count: p.manyStreams, chunks: 4, spread: 2 * p.spread, pace: 20 * briskPace,
+		begun: func() { m, looked = r.resident() },
+	})
+	s.add(r.name, loadedMemory, m.all/mebibyte)
+	return errors.Join(err, looked)
 }
 
 func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -127,19 +127,40 @@ func (p *process) used() (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// resident is the memory in use, in bytes, pages shared with others included.
-func (p *process) resident() (float64, error) {
+// memory is what a process has resident, in bytes.
+type memory struct {
+	all     float64
+	private float64 // without the pages of its program, which all processes share that run the same file
+}
+
+func (p *process) resident() (memory, error) {
+	var m memory
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
-		return 0, err
+		return m, err
 	}
+	found := 0
 	for line := range strings.Lines(string(status)) {
-		if value, found := strings.CutPrefix(line, "VmRSS:"); found {
-			kilobytes, err := strconv.Atoi(strings.Fields(value)[0])
-			return float64(kilobytes) * 1024, err
+		name, value, _ := strings.Cut(line, ":")
+		var into *float64
+		switch name {
+		case "VmRSS":
+			into = &m.all
+		case "RssAnon":
+			into = &m.private
+		default:
+			continue
 		}
+		if _, err := fmt.Sscan(value, into); err != nil {
+			return m, err
+		}
+		*into *= 1024
+		found++
 	}
-	return 0, fmt.Errorf("resident memory of %s is unknown", p.name)
+	if found != 2 {
+		return m, fmt.Errorf("the resident memory of %s is unknown", p.name)
+	}
+	return m, nil
 }
 
 // stop ends the process and waits for its end.

@@ -20,9 +20,11 @@ const (
 	applicationKey   = "sk-of-the-application"
 
 	// promptHeader names the prompt, so that the upstream can compare what arrived
-	// with what was sent; chunksHeader says how long a stream is wanted.
+	// with what was sent; chunksHeader says how long a stream is wanted, paceHeader how many milliseconds there are
+	// between its chunks.
 	promptHeader = "X-Bench-Prompt"
 	chunksHeader = "X-Bench-Chunks"
+	paceHeader   = "X-Bench-Pace"
 
 	// anyPrompt is answered with the model that arrived, whatever it is.
 	anyPrompt = "any"

@@ -23,10 +23,12 @@ spec:
         apiKey: %s
 `
 
+const remoraName = "remora"
+
 // remora measures the sidecar at path, in file mode with one provider.
 func remora(path string) contestant {
 	return contestant{
-		name: "remora",
+		name: remoraName,
 		find: func() (string, string, error) {
 			binary, err := filepath.Abs(path)
 			if err != nil {

@@ -17,19 +17,19 @@ type table [][]string
 
 // tabulate shows medians over rounds and laps. A multiple of the yardstick is taken within each lap first:
 // a machine that slows down for a while slows both down, and the multiple stays.
-func (s sheet) tabulate(columns []string) table {
+func (s sheet) tabulate(figures []figure, yardstick string, columns ...string) table {
 	t := table{append([]string{""}, columns...)}
 	for _, f := range figures {
 		row := []string{f.label + ", " + f.unit}
 		for _, column := range columns {
-			row = append(row, s.cell(column, f))
+			row = append(row, s.cell(column, f, yardstick))
 		}
 		t = append(t, row)
 	}
 	return t
 }
 
-func (s sheet) cell(contestant string, f figure) string {
+func (s sheet) cell(contestant string, f figure, yardstick string) string {
 	values := s[contestant][f]
 	if len(values) == 0 {
 		return "–"
@@ -52,6 +52,14 @@ func median(values []float64) float64 {
 		return (sorted[middle-1] + sorted[middle]) / 2
 	}
 	return sorted[middle]
+}
+
+func (t table) write(w io.Writer, asMarkdown bool) {
+	if asMarkdown {
+		t.writeMarkdown(w)
+	} else {
+		t.writeText(w)
+	}
 }
 
 func (t table) writeText(w io.Writer) {

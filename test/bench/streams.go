@@ -9,6 +9,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -20,21 +21,36 @@ type delays struct {
 	chunk []time.Duration // from the upstream's sending of a chunk to its arrival
 }
 
-// streams opens count streams, evenly over spread, and reads them to their ends.
-func (l *load) streams(ctx context.Context, count, chunks int, spread time.Duration) (delays, error) {
+// streaming says how streams are asked for.
+type streaming struct {
+	count, chunks int
+	spread        time.Duration // they are opened evenly over it
+	pace          time.Duration // between two chunks of one stream
+	begun         func()        // called when each has had its first chunk, if not nil
+}
+
+// streams opens streams and reads them to their ends.
+func (l *load) streams(ctx context.Context, s streaming) (delays, error) {
 	prompt := prompts()["small"]
 	body := prompt.streamBody(l.caller.model)
 	start := time.Now()
 	var all delays
 	var mu sync.Mutex
-	err := together(ctx, count, func(ctx context.Context, i int) error {
+	var begun atomic.Int64
+	first := func() {
+		if begun.Add(1) == int64(s.count) && s.begun != nil {
+			s.begun()
+		}
+	}
+	err := together(ctx, s.count, func(ctx context.Context, i int) error {
 		select {
-		case <-time.After(time.Until(start.Add(spread * time.Duration(i) / time.Duration(count)))):
+		case <-time.After(time.Until(start.Add(s.spread * time.Duration(i) / time.Duration(s.count)))):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		return l.with(prompt, body, func(request *fasthttp.Request, response *fasthttp.Response) error {
-			mine, err := l.stream(request, response, chunks)
+			request.Header.Set(paceHeader, strconv.FormatInt(s.pace.Milliseconds(), 10))
+			mine, err := l.stream(request, response, s.chunks, time.Now(), first)
 			mu.Lock()
 			defer mu.Unlock()
 			all.first = append(all.first, mine.first...)
@@ -45,25 +61,25 @@ func (l *load) streams(ctx context.Context, count, chunks int, spread time.Durat
 	return all, err
 }
 
-func (l *load) stream(request *fasthttp.Request, response *fasthttp.Response, chunks int) (delays, error) {
+// stream reads one answer to its end. Its first chunk was due at the time given.
+func (l *load) stream(request *fasthttp.Request, response *fasthttp.Response, chunks int, due time.Time, first func()) (delays, error) {
 	request.Header.Set(chunksHeader, strconv.Itoa(chunks))
 	response.StreamBody = true
-	sent := time.Now()
 	if err := l.client.Do(request, response); err != nil {
 		return delays{}, err
 	}
 	if response.StatusCode() != fasthttp.StatusOK {
 		return delays{}, fmt.Errorf("a stream was answered %d, %.300q", response.StatusCode(), response.Body())
 	}
-	d, err := readStream(response.BodyStream(), chunks, sent)
+	d, err := readStream(response.BodyStream(), chunks, due, first)
 	if closed := response.CloseBodyStream(); err == nil {
 		err = closed
 	}
 	return d, err
 }
 
-// readStream wants exactly these chunks in their order, then perhaps one of usage, then [DONE] and the end.
-func readStream(body io.Reader, chunks int, sent time.Time) (delays, error) {
+// readStream wants exactly these chunks in their order, then [DONE] and the end: no usage, for which nobody has asked.
+func readStream(body io.Reader, chunks int, due time.Time, first func()) (delays, error) {
 	var d delays
 	lines := bufio.NewReader(body)
 	next := func() ([]byte, error) {
@@ -85,14 +101,12 @@ func readStream(body io.Reader, chunks int, sent time.Time) (delays, error) {
 			return d, err
 		}
 		if i == 0 {
-			d.first = append(d.first, now.Sub(sent))
+			d.first = append(d.first, now.Sub(due))
+			first()
 		}
 		d.chunk = append(d.chunk, delay)
 	}
 	line, err := next()
-	if bytes.Contains(line, []byte(`"choices":[],"usage":{`)) {
-		line, err = next()
-	}
 	if err != nil || string(line) != doneEvent {
 		return d, fmt.Errorf("after %d chunks came %q instead of [DONE] (%v)", chunks, line, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -62,6 +63,11 @@ func (p *provider) answer(ctx *fasthttp.RequestCtx) {
 		ctx.Response.SetBodyRaw(p.completion)
 		return
 	}
+	pace, err := fasthttp.ParseUint(ctx.Request.Header.Peek(paceHeader))
+	if err != nil {
+		ctx.Error("it is not known how fast the stream is to be", fasthttp.StatusUnprocessableEntity)
+		return
+	}
 	if !bytes.Contains(body, []byte(`"stream":true`)) {
 		ctx.Error("a stream was asked for, and the request that arrived does not ask for it", fasthttp.StatusUnprocessableEntity)
 		return
@@ -70,8 +76,9 @@ func (p *provider) answer(ctx *fasthttp.RequestCtx) {
 	// What turns buffering off in nginx for this answer, as `proxy_buffering off` would for all.
 	ctx.Response.Header.Set("X-Accel-Buffering", "no")
 	ctx.SetBodyStream(&stream{
-		chunks:       chunks,
-		includeUsage: bytes.Contains(body, []byte(`"include_usage":true`)),
+		chunks:  chunks,
+		pace:    time.Duration(pace) * time.Millisecond,
+		reports: reports(bytes.Contains(body, []byte(`"include_usage":true`))),
 	}, -1)
 }
 
