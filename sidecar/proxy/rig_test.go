@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +82,7 @@ func route(host, rules string) string {
 		strings.ReplaceAll(host, ".", "-"), host, rules)
 }
 
-func newRig(t *testing.T, config string) *rig {
+func newRig(t *testing.T, config string, set ...func(*proxy.Options)) *rig {
 	t.Helper()
 	provider, err := llmserver.Start(llmserver.Options{Addr: "127.0.0.1:443", PlainAddr: "127.0.0.1:80", Hosts: []string{qwen, moonshot, vllm, "foreign.example.com"}})
 	if err != nil {
@@ -91,7 +92,11 @@ func newRig(t *testing.T, config string) *rig {
 	pool.AppendCertsFromPEM(provider.CAPEM())
 	r := &rig{t: t, provider: provider, store: snapshot.NewStore(), log: &lockedBuffer{}, metrics: metrics.New()}
 	log := funcr.New(func(prefix, args string) { r.log.add(args) }, funcr.Options{Verbosity: 1})
-	if r.proxy, err = proxy.New(proxy.Options{Store: r.store, Log: log, TrustedCAs: pool, Metrics: r.metrics}); err != nil {
+	o := proxy.Options{Store: r.store, Log: log, TrustedCAs: pool, Metrics: r.metrics}
+	for _, set := range set {
+		set(&o)
+	}
+	if r.proxy, err = proxy.New(o); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -239,4 +244,38 @@ func (r *rig) raw(text string) (reply, error) {
 	}
 	b, err := io.ReadAll(resp.Body)
 	return reply{resp.StatusCode, resp.Header, string(b)}, err
+}
+
+// gauge reads one of the metrics.
+func (r *rig) gauge(name string) int {
+	r.t.Helper()
+	var b strings.Builder
+	r.metrics.Write(&b)
+	for line := range strings.Lines(b.String()) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	r.t.Fatalf("there is no %s in %s", name, b.String())
+	return 0
+}
+
+// await looks until a metric has a value.
+func (r *rig) await(name string, want int) {
+	r.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(30 * time.Second); ; <-tick.C {
+		got := r.gauge(name)
+		if got == want {
+			return
+		}
+		if time.Now().After(end) {
+			r.t.Fatalf("%s is %d, and should become %d", name, got, want)
+		}
+	}
 }
