@@ -124,6 +124,9 @@ func compare(t *testing.T, s sdk) {
 	}
 }
 
+// streamsWithUsage are the calls for which the sidecar asks for usage where an SDK does not.
+var streamsWithUsage = []string{"stream", "streamWithUsage", "streamedTools", "streamedCompletion", "abort"}
+
 // check demands what does not depend on a comparison.
 func (e experience) check(t *testing.T, s scenario, w way) {
 	t.Helper()
@@ -141,7 +144,7 @@ func (e experience) check(t *testing.T, s scenario, w way) {
 	if strings.Contains(seen, "sk-") || strings.Contains(wire, "sk-") {
 		t.Errorf("%s: the SDK saw a key in %s %s", w.name, seen, wire)
 	}
-	if failed := e.Saw["error"] != nil; failed != (s.ends == badly) && s.ends != either {
+	if failed := e.failed(); failed != (s.ends == badly) && s.ends != either {
 		t.Errorf("%s: the SDK failed: %v, want %v:\n%.2000s", w.name, failed, !failed, seen)
 	}
 	requests := cmp.Or(s.requests, 1)
@@ -151,6 +154,14 @@ func (e experience) check(t *testing.T, s scenario, w way) {
 	}
 	if requests != anyNumber && len(e.arrived) != max(requests, 0) {
 		t.Errorf("%s: the provider got %d requests, want %d", w.name, len(e.arrived), max(requests, 0))
+	}
+	if slices.Contains(streamsWithUsage, s.call) {
+		for _, a := range e.arrived {
+			// So that it is known what was removed again.
+			if asked := strings.Contains(a.body, `"include_usage":true`); !asked && !w.direct || asked && w.direct && s.call == "stream" {
+				t.Errorf("%s: asked for usage: %v", w.name, asked)
+			}
+		}
 	}
 	if s.leaves && s.host != mocked && len(e.arrived) > 0 {
 		e.checkDeparture(t, w)

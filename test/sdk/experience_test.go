@@ -31,6 +31,19 @@ func (e experience) onTheWire(t *testing.T) string {
 	return b.String()
 }
 
+// failed tells whether the SDK raised an error, or gave one to the app as the last event.
+func (e experience) failed() bool {
+	if e.Saw["error"] != nil {
+		return true
+	}
+	chunks, _ := e.Saw["chunks"].([]any)
+	if len(chunks) == 0 {
+		return false
+	}
+	last, _ := chunks[len(chunks)-1].(map[string]any)
+	return last["type"] == "error" || last["type"] == "abort"
+}
+
 // checkDeparture demands that the provider noticed it. All times are from one machine. Five seconds are long for what
 // takes a millisecond, so that a busy machine does not fail the test; without notice of the departure, the provider
 // would go on for ten at least.
@@ -51,7 +64,7 @@ func (e experience) same(t *testing.T, other experience, s scenario, w way) {
 			if field != "chunks" {
 				continue // what is put together of them is known from scenarios that end well
 			}
-			a, b = strings.TrimSuffix(a, "]"), b[:min(len(b), len(strings.TrimSuffix(a, "]")))]
+			a, b = common(strings.TrimSuffix(a, "]"), strings.TrimSuffix(b, "]"))
 		}
 		equal(t, w, "the SDK sees another "+field, a, b)
 	}
@@ -87,13 +100,18 @@ func (e experience) sameWire(t *testing.T, other experience, s scenario, w way) 
 		body, through := steady(s, string(a.Body)), steady(s, string(b.Body))
 		if s.differs != nil {
 			body = body[:strings.LastIndex(body, "\n\n")+2]
-		}
-		if a.Broken != "" || b.Broken != "" || s.leaves {
-			length := min(len(body), len(through))
-			body, through = body[:length], through[:length]
+			through = through[:min(len(body), len(through))]
+		} else if a.Broken != "" || b.Broken != "" || s.leaves {
+			body, through = common(body, through)
 		}
 		equal(t, w, "other bytes", body, through)
 	}
+}
+
+// common are the beginnings of two texts, as far as there are both.
+func common(a, b string) (string, string) {
+	length := min(len(a), len(b))
+	return a[:length], b[:length]
 }
 
 // madeUp are the ids that aimock makes at random.

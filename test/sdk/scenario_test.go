@@ -46,7 +46,7 @@ type scenario struct {
 	leaves   bool     // the SDK leaves before the end of the answer, and the provider has to notice
 
 	// differs says that through the sidecar status, header and error are others than directly, on purpose, and what
-	// they have to mention. Chunks that came before are still the same; a client may drop the last of them when it fails.
+	// they have to mention. Chunks that came before are still the same; an SDK that fails may drop the last of them.
 	differs []string
 }
 
@@ -125,8 +125,12 @@ var scenarios = []scenario{
 	{name: "abort while events arrive", call: "abort", fault: "chunks=2000 chunk-delay=5ms", take: 3, leaves: true, want: []string{`" word2"`}},
 	{name: "abort of a response", call: "abortResponse", fault: "chunks=2000 chunk-delay=5ms", take: 6, leaves: true},
 	{name: "time out before the first token", call: "chat", fault: "first-token=1h", timeout: 1500, leaves: true, ends: badly},
-	{name: "time out before the first event", call: "streamWithUsage", fault: "first-token=1h", timeout: 1500, leaves: true, ends: either},
+	{name: "time out before the first event", call: "streamWithUsage", fault: "first-token=1h", timeout: 1500, leaves: true, ends: badly},
 
+	{name: "error within a stream", call: "stream", fault: "error-after=4", ends: badly, want: []string{`" am"`}, raw: []string{"The server had an error"}},
+	{name: "error within a stream with usage", call: "streamWithUsage", fault: "error-after=4", ends: badly, want: []string{`" am"`}, raw: []string{"The server had an error"}},
+	{name: "error instead of the first event", call: "streamWithUsage", fault: "error-after=0", ends: badly, raw: []string{"The server had an error"}},
+	{name: "error within the stream of a response", call: "streamedResponse", fault: "error-after=6", ends: badly, raw: []string{"The server had an error"}},
 	{name: "answer that is cut", call: "chat", fault: "cut-after=2", ends: badly},
 	{name: "answer in chunks that is cut", call: "chat", fault: "chunked cut-after=2", ends: badly},
 	{name: "stream that is cut", call: "streamWithUsage", fault: "cut-after=4", ends: badly, want: []string{`" am"`}, differs: []string{"UpstreamReset", "in the middle of its answer"}},

@@ -2,10 +2,12 @@
 
 // recording gives a fetch that appends to wire, for each answer, {status, header, body (base64), broken}.
 // leaves says that the SDK will go before the end of the answer. Otherwise an answer is read to its end even where the
-// SDK is content with less.
+// SDK is content with less; settled waits for that.
 export function recording(wire, leaves) {
-  return async (input, init) => {
-    const response = await fetch(input, init);
+  const reading = [];
+
+  async function recorded(input, init) {
+    const response = await fetch(input, leaves ? init : { ...init, signal: undefined });
     const chunks = [];
     const note = {
       status: response.status,
@@ -18,31 +20,31 @@ export function recording(wire, leaves) {
     wire.push(note);
     if (!response.body) return response;
     const reader = response.body.getReader();
-    const next = async () => {
+    let wanted = true;
+    const read = async (controller) => {
       try {
-        const { done, value } = await reader.read();
-        if (value) chunks.push(value);
-        return { done, value };
+        for (let next; !(next = await reader.read()).done; ) {
+          chunks.push(next.value);
+          if (wanted) controller.enqueue(next.value);
+        }
+        if (wanted) controller.close();
       } catch (error) {
         note.broken = error.cause?.code ?? error.name;
-        throw error;
+        if (wanted) controller.error(error);
       }
     };
-    const body = new ReadableStream(
-      {
-        async pull(controller) {
-          const { done, value } = await next();
-          if (done) controller.close();
-          else controller.enqueue(value);
-        },
-        async cancel(reason) {
-          if (leaves) return reader.cancel(reason);
-          while (!(await next()).done);
-        },
+    const body = new ReadableStream({
+      start(controller) {
+        reading.push(read(controller));
       },
-      { highWaterMark: 0 },
-    );
+      cancel(reason) {
+        wanted = false;
+        return leaves ? reader.cancel(reason) : undefined;
+      },
+    });
     const { status, statusText, headers } = response;
     return new Response(body, { status, statusText, headers });
-  };
+  }
+
+  return { fetch: recorded, settled: () => (leaves ? undefined : Promise.all(reading)) };
 }

@@ -16,14 +16,16 @@ if (plan.proxy) {
 
 for (const p of plan.calls) {
   const line = { name: p.name, saw: {}, wire: [] };
+  const { fetch, settled } = recording(line.wire, p.leaves);
   const leave = () => (line.endedAt = Date.now());
   try {
     if (!calls[p.call]) throw new Error(`there is no call ${p.call}`);
-    await calls[p.call]({ ...p, fetch: recording(line.wire, p.leaves), leave }, line.saw);
+    await calls[p.call]({ ...p, fetch, leave }, line.saw);
   } catch (error) {
     line.saw.error = described(error);
   }
   line.endedAt ??= Date.now();
+  await settled();
   console.log(JSON.stringify(line));
 }
 process.exit(0); // without waiting for kept connections
