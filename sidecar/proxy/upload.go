@@ -22,6 +22,7 @@ type upload struct {
 	complete bool
 	over     func() *failure // says that it is too large
 
+	taken    atomic.Bool // all of the body has come from the app, whose connection is free for the next request
 	stopped  atomic.Bool
 	mu       sync.Mutex
 	answered bool          // the head of the answer is here
@@ -85,12 +86,7 @@ func (c *call) deliver(conn *upConn, body *segments, firstBy *time.Time) error {
 	if u.within > 0 {
 		*firstBy = time.Now().Add(u.within)
 	}
-	select {
-	case <-u.done:
-		c.read = u.complete
-	default:
-	}
-	if !c.read {
+	if c.read = u.taken.Load(); !c.read {
 		c.closing = true
 		c.client.lingering.Store(true)
 	}
@@ -134,7 +130,7 @@ func (u *upload) stop() {
 		u.stopped.Store(true)
 		_, _ = u.client.SetReadDeadline(past), u.conn.SetWriteDeadline(past)
 		<-u.done
-		_ = u.client.SetReadDeadline(time.Time{})
+		_, _ = u.client.SetReadDeadline(time.Time{}), u.conn.SetWriteDeadline(u.conn.deadline)
 	}
 	if !u.complete {
 		u.conn.spent = true // nothing can follow on it
@@ -153,6 +149,7 @@ func (u *upload) run() {
 		}
 		n, err := u.body.Read(buf[10 : 10+uploadPiece])
 		if u.left < 0 && err == io.EOF {
+			u.taken.Store(true)
 			break
 		}
 		if err != nil && (err != io.EOF || int64(n) < u.left) {
@@ -166,6 +163,9 @@ func (u *upload) run() {
 				u.fail(u.over())
 				return
 			}
+		}
+		if int64(n) == u.left {
+			u.taken.Store(true)
 		}
 		if !u.write(buf, n) {
 			return
