@@ -212,7 +212,7 @@ func (c *call) pause(d time.Duration) *failure {
 func (c *call) late() bool { return !c.deadline.IsZero() && !time.Now().Before(c.deadline) }
 
 func (c *call) overdue() *failure {
-	return fail(routing.DeadlineExceeded, "no answer within the %s that the rule allows (timeouts.request)", c.rule.Timeouts.Request)
+	return fail(routing.DeadlineExceeded, "no answer within the %s that the rule allows: raise timeouts.request, or ask for less", c.rule.Timeouts.Request)
 }
 
 // upstreamPath is the path at the current target; the app's own where the table has none for it.
@@ -301,8 +301,10 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	status := resp.StatusCode()
 	if status == fasthttp.StatusSwitchingProtocols {
-		c.proxy.ejections.completed(&c.trial)
-		return c.join(conn), retryReason{}, false
+		if f = c.join(conn); f == nil {
+			c.proxy.ejections.completed(&c.trial)
+		}
+		return f, retryReason{}, false
 	}
 	if c.asked && refusesAsking(status) {
 		f, reason := c.withoutAsking(conn)
@@ -314,11 +316,11 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	if reason := c.retryStatus(&resp.Header); reason.granted {
 		c.proxy.ejections.completed(&c.trial) // 429: it is busy, not broken
 		c.client.attach(nil)
-		c.shed(conn)
+		conn.leave(&resp.Header)
 		return fail(routing.UpstreamRefusal, "the provider answered %d", status), reason, false
 	}
 	s := c.newStream(conn, firstBy)
-	if s != nil && retries.FirstToken && c.attempts < retries.Attempts {
+	if s != nil && retries.FirstToken && c.attempts < retries.Attempts && !c.once {
 		// Nothing may reach the app yet: the next backend may be faster.
 		if err := s.awaitFirst(); err != nil {
 			f := s.failure(err)

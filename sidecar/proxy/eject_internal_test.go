@@ -458,6 +458,58 @@ func TestFlappingProvidersNeverLeaveACallWithoutOne(t *testing.T) {
 	}
 }
 
+func TestWhatFailsIsTriedAtAnEjectedBackendOnlyWhereAllAre(t *testing.T) {
+	w := newWard(t, "a", "b, priority: 1")
+	w.fail("b", 3)
+	c := w.call()
+	if c.choose(); c.target.Provider.Name != "a" || c.others() {
+		t.Errorf("after %s, the ejected one is next: %t", c.target.Provider.Name, c.others())
+	}
+	w.fail("a", 3)
+	c = w.call()
+	if c.choose(); c.target.Provider.Name != "a" || !c.others() {
+		t.Fatalf("after %s, there is another: %t", c.target.Provider.Name, c.others())
+	}
+	if c.choose(); c.target.Provider.Name != "b" || c.others() {
+		t.Errorf("then comes %s, and there is another: %t", c.target.Provider.Name, c.others())
+	}
+}
+
+func TestWhoHadOnlyTheRestOfTheTimeIsNotToBlame(t *testing.T) {
+	w := newWard(t, "a")
+	for range 5 {
+		c := w.call()
+		c.choose()
+		c.trial.hurried = true
+		c.judge(fail(routing.DeadlineExceeded, ""))
+	}
+	if !w.admits("a") {
+		t.Error("it is ejected, though others had used up the time")
+	}
+	for range 3 {
+		c := w.call()
+		c.choose()
+		c.judge(fail(routing.DeadlineExceeded, ""))
+	}
+	if w.admits("a") {
+		t.Error("it had all of the time three times, and is not ejected")
+	}
+}
+
+func TestABodyThatIsGoneIsNotSentAgain(t *testing.T) {
+	for _, c := range []struct {
+		once, sent, again bool
+	}{{true, true, false}, {true, false, true}, {false, true, true}} {
+		w := newWard(t, "a")
+		call := w.call()
+		call.budget, call.once, call.sent = &retryBudget{now: time.Now}, c.once, c.sent
+		call.choose()
+		if got := call.again(retryReason{allowed: true, same: true}); got.granted != c.again {
+			t.Errorf("%+v: another attempt is granted: %t", c, got.granted)
+		}
+	}
+}
+
 func TestChoosingAllocatesNothing(t *testing.T) {
 	w := newWard(t, "a", "b", "c, priority: 1")
 	c := w.call()

@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"net/http"
@@ -152,6 +153,62 @@ func TestAProbeWhoseAppLeavesIsFollowedByAnother(t *testing.T) {
 	r.until(qwen, staying)
 	if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != qwen {
 		t.Errorf("%d from %s: it should be back", got.status, r.last().Host)
+	}
+}
+
+func TestAProbeWhoseAppLeavesBeforeTheFirstEventIsFollowedByAnother(t *testing.T) {
+	r := newRig(t, ejecting("100ms"))
+	r.provider.Script(qwen, llmserver.Fault{Status: 500, Times: 3}, llmserver.Fault{FirstToken: time.Hour, HeadersEarly: true, Times: 3})
+	for range 3 {
+		r.do("POST", "http://chat", prompt)
+	}
+	for range 3 {
+		r.until(qwen, staying) // as long as the headers take to come
+	}
+	r.until(qwen, staying)
+	if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != qwen {
+		t.Errorf("%d from %s: it should be back", got.status, r.last().Host)
+	}
+}
+
+func TestTheFirstEventOfAProbeBringsTheProviderBack(t *testing.T) {
+	for _, on := range []string{"reset", "first-token"} { // the latter awaits that event
+		t.Run(on, func(t *testing.T) {
+			r := newRig(t, strings.Replace(ejecting("100ms"), "{attempts: 0}", "{attempts: 1, retryOn: ["+on+"]}", 1))
+			r.provider.Script(qwen, llmserver.Fault{Status: 500, Times: 3}, llmserver.Fault{StallAfter: new(1), Times: 1})
+			for range 3 {
+				r.do("POST", "http://chat", prompt)
+			}
+			for {
+				resp, err := r.open(t.Context(), "POST", "http://chat", streamed)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.HasPrefix(line, "data:") {
+					t.Fatalf("the first event is %q, %v", line, err)
+				}
+				defer resp.Body.Close() // the probe's answer goes on
+				if r.last().Host == qwen {
+					break
+				}
+			}
+			if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != qwen {
+				t.Errorf("%d from %s, though it answers", got.status, r.last().Host)
+			}
+		})
+	}
+}
+
+func TestAPromptThatNobodyCanAnswerEjectsNobodyAmongOthers(t *testing.T) {
+	r := newRig(t, ejecting("1h"))
+	for range 20 {
+		for range 2 {
+			r.do("POST", "http://chat", prompt, llmserver.FaultHeader, "status=500")
+		}
+		r.do("POST", "http://chat", prompt)
+	}
+	if n := r.received(); n[qwen] != 60 {
+		t.Errorf("the providers got %v", n)
 	}
 }
 

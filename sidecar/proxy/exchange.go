@@ -104,27 +104,15 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	case isTimeout(err) && c.late():
 		return c.overdue()
 	case isTimeout(err):
-		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time (timeouts.firstToken)", who)
+		return fail(routing.FirstTokenTimeout, "%s did not begin to answer in time: raise timeouts.firstToken if it needs longer, or have another provider tried (retryOn: first-token)", who)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.As(err, &opErr):
 		return fail(routing.UpstreamReset, "%s ended the connection before it answered: if it always does, check its port and tls.mode", who).because(err)
 	}
 	if tooSmall(err) {
-		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB", who, maxHead>>10)
+		return fail(routing.UpstreamInvalid, "the headers of %s's answer are larger than %d KiB: have the provider send less", who, maxHead>>10)
 	}
 	// The error is not logged: it may quote what the provider sent, and that what it was sent.
 	return fail(routing.UpstreamInvalid, "the answer of %s is not HTTP/1.1: check its port and tls.mode", who)
-}
-
-// shed lets go of an answer that nobody is to see. A small one is here already, and the connection is as good as before.
-func (c *call) shed(conn *upConn) {
-	h := &c.ctx.Response.Header
-	length := h.ContentLength()
-	if length < 0 || length != conn.br.Buffered() || c.ctx.IsHead() || h.ConnectionClose() {
-		conn.discard()
-		return
-	}
-	_, _ = conn.br.Discard(length) // it is buffered
-	conn.release()
 }
 
 // judge tells the ejections what ended an answer in its middle.

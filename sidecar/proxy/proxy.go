@@ -301,15 +301,16 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	ctx.SetConnectionClose()
 	ctx.Conn().(*clientConn).lingering.Store(true)
 	var netErr net.Error
+	f := fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends")
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
-		fail(routing.RequestTimeout, "the request did not arrive within %s", headTimeout).write(&ctx.Response)
+		f = fail(routing.RequestTimeout, "the request did not arrive within %s: send it faster, or in smaller parts", headTimeout)
 	case tooSmall(err):
-		fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10).write(&ctx.Response)
-	default:
-		fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends").write(&ctx.Response)
+		f = fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10)
 	}
-	p.log.V(1).Info("malformed request", "code", routing.InvalidRequest)
+	f.write(&ctx.Response)
+	p.metrics.Failures(string(f.code)).Inc()
+	p.log.V(1).Info("malformed request", "code", f.code)
 }
 
 // connState notes when a connection has answered its request.

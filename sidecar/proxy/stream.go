@@ -240,15 +240,15 @@ func (s *stream) failure(err error) *failure {
 	case s.client.left():
 		return fail(routing.ClientGone, "the app has left")
 	case isTimeout(err) && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
-		return fail(routing.DeadlineExceeded, "the answer was not complete within the time that the rule allows (timeouts.request)")
+		return fail(routing.DeadlineExceeded, "the answer was not complete within the time that the rule allows: raise timeouts.request, or ask for less")
 	case isTimeout(err) && !s.begun:
-		return fail(routing.FirstTokenTimeout, "%s did not begin its answer in time (timeouts.firstToken)", s.host)
+		return fail(routing.FirstTokenTimeout, "%s did not begin its answer in time: raise timeouts.firstToken if it needs longer, or have another provider tried (retryOn: first-token)", s.host)
 	case isTimeout(err):
-		return fail(routing.IdleTimeout, "%s stopped in the middle of its answer (timeouts.idle)", s.host)
+		return fail(routing.IdleTimeout, "%s stopped in the middle of its answer: ask again, or raise timeouts.idle if it pauses for so long", s.host)
 	case errors.Is(err, errBrokenChunk):
-		return fail(routing.UpstreamInvalid, "the answer of %s is not framed as HTTP/1.1 asks", s.host).because(err)
+		return fail(routing.UpstreamInvalid, "the answer of %s is not framed as HTTP/1.1 asks: correct the provider, or what is in front of it", s.host).because(err)
 	}
-	return fail(routing.UpstreamReset, "%s ended the connection in the middle of its answer", s.host).because(err)
+	return fail(routing.UpstreamReset, "%s ended the connection in the middle of its answer: ask again, and if it happens often, look into its log", s.host).because(err)
 }
 
 // cut logs an answer that did not become complete.
