@@ -34,6 +34,33 @@ func (p *pool) dial(client *clientConn, deadline time.Time, within time.Duration
 	}
 	defer client.attach(nil)
 
+	// On a goroutine of its own, which takes with it the stack that a handshake needs: the request's would keep it for as
+	// long as the answer lasts.
+	var raw *net.TCPConn
+	var conn net.Conn
+	var f *failure
+	var fault any
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { fault = recover() }()
+		raw, conn, f = p.connect(ctx, within)
+	}()
+	<-done
+	if fault != nil {
+		panic(fault)
+	}
+	switch {
+	case f != nil && client.left():
+		return nil, fail(routing.ClientGone, "the app has left")
+	case f != nil:
+		return nil, f
+	}
+	return newUpConn(p, raw, conn), nil
+}
+
+// connect makes the connection, and TLS where the endpoint wants it.
+func (p *pool) connect(ctx context.Context, within time.Duration) (*net.TCPConn, net.Conn, *failure) {
 	raw, conn, f := p.reach(ctx)
 	if f == nil && p.tls != nil {
 		secured := tls.Client(conn, p.tls)
@@ -43,13 +70,7 @@ func (p *pool) dial(client *clientConn, deadline time.Time, within time.Duration
 		}
 		conn = secured
 	}
-	switch {
-	case f != nil && client.left():
-		return nil, fail(routing.ClientGone, "the app has left")
-	case f != nil:
-		return nil, f
-	}
-	return newUpConn(p, raw, conn), nil
+	return raw, conn, f
 }
 
 // reach connects to the endpoint, or to the egress proxy and through it.
