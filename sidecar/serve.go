@@ -50,6 +50,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 
 	store := snapshot.NewStore()
 	settleOnce(store)
+	frugal()
 	failed := make(chan error, len(l.apps)+2)
 	counted := metrics.New()
 	status := admin.New(store, counted)
