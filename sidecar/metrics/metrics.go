@@ -103,5 +103,10 @@ func (s *Set) counter(name string) *metrics.Counter {
 // Gauge shows what value gives when it is asked. The name has no labels; a second gauge of that name panics.
 func (s *Set) Gauge(name string, value func() float64) { s.set.NewGauge(name, value) }
 
-// Write writes all of it in Prometheus' text form.
-func (s *Set) Write(w io.Writer) { s.set.WritePrometheus(w) }
+// Write writes all of it in Prometheus' text form, and what the process needs: goroutines, memory, files, CPU, under
+// the names that Prometheus' own clients give them.
+func (s *Set) Write(w io.Writer) {
+	s.set.WritePrometheus(w)
+	metrics.WriteProcessMetrics(w)
+	metrics.WriteFDMetrics(w)
+}
