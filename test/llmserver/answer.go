@@ -49,7 +49,7 @@ func (s *Server) decide(request *Request, shape shape) answer {
 	if realtime(request) {
 		return upgrade(request)
 	}
-	if !s.options.Quiet || request.Upload != nil { // an upload is too big to be a key of the cache
+	if !s.options.Quiet || request.Upload != nil || len(request.Body) > cachedBody {
 		return decide(&question{Request: request, host: host, shape: shape})
 	}
 	return s.cache.get(&question{Request: request, host: host, shape: shape})
@@ -216,7 +216,10 @@ type cache struct {
 	answers map[string]answer
 }
 
-const cached = 1000 // answers; then all are forgotten
+const (
+	cached     = 1000      // answers; then all are forgotten
+	cachedBody = 128 << 10 // bytes of a request; what is larger is too large for a key
+)
 
 func (c *cache) get(q *question) answer {
 	key := fmt.Appendf(nil, "%s %s %s %v %s\n", q.Method, q.host, q.Path, q.shape, q.Header.Get("Content-Type"))
