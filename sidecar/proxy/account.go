@@ -117,6 +117,19 @@ func (c *call) estimateInput() int64 {
 	return usage.Request(c.body)
 }
 
+// settle counts the answer, once.
+func (s *stream) settle() {
+	if s.calls == nil || !s.counted {
+		return
+	}
+	how := cutShort
+	if s.complete || s.events && s.meter.Said() {
+		how = complete
+	}
+	count(s.calls, &s.meter, s.input, how)
+	s.counted = false
+}
+
 // end is how an answer ended.
 type end uint8
 

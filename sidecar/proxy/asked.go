@@ -82,7 +82,7 @@ func (d *document) canAsk(text []byte) bool {
 }
 
 // streamed tells whether the answer is to be a stream; preset is what holds where the app does not say.
-func (d *document) streamed(text []byte, preset bool) bool { //nolint:revive // preset is a value, not a mode
+func (d *document) streamed(text []byte, preset bool) bool {
 	if !d.stream.present() {
 		return preset
 	}
@@ -116,12 +116,12 @@ func (c *call) withoutAsking(conn *upConn) (*failure, retryReason) {
 }
 
 // leave gives a connection back whose answer is of no interest beyond its head; it ends it where the rest is not here yet.
-func (conn *upConn) leave(h *fasthttp.ResponseHeader) {
+func (c *upConn) leave(h *fasthttp.ResponseHeader) {
 	length := h.ContentLength()
-	if length >= 0 && length == conn.br.Buffered() && !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close")) {
-		_, _ = conn.br.Discard(length)
-		conn.release()
+	if length >= 0 && length == c.br.Buffered() && !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close")) {
+		_, _ = c.br.Discard(length)
+		c.release()
 		return
 	}
-	conn.discard()
+	c.discard()
 }

@@ -60,6 +60,9 @@ func (a *answer) next() ([]byte, error) {
 	return a.br.Peek(int(n))
 }
 
+// ended tells whether all of a body of known length has been used.
+func (a *answer) ended() bool { return !a.chunked && a.left == 0 }
+
 // skip says that n bytes of what next gave have been used.
 func (a *answer) skip(n int) {
 	_, _ = a.br.Discard(n) // they are buffered

@@ -148,8 +148,11 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		if !first { // else there is what awaitFirst has taken in
 			err = s.fill()
 		}
-		s.complete = errors.Is(err, io.EOF)
+		s.complete = errors.Is(err, io.EOF) || err == nil && s.answer.ended()
 		cut := s.ready()
+		if s.complete {
+			s.settle() // before the app can know that it has the whole answer
+		}
 		if werr := emit(s.out[:cut]); werr != nil {
 			return written, werr
 		}
@@ -162,6 +165,7 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		}
 		f := s.failure(err)
 		s.proxy.cut(s, f)
+		s.settle()
 		if !s.events || f.code == routing.ClientGone {
 			return written, err // the app sees that the answer is not complete
 		}
@@ -278,13 +282,7 @@ func (s *stream) Close() error {
 func (s *stream) close() {
 	s.upload.stop()
 	s.client.attach(nil)
-	if s.calls != nil && s.counted {
-		how := cutShort
-		if s.complete || s.events && s.meter.Said() {
-			how = complete
-		}
-		count(s.calls, &s.meter, s.input, how)
-	}
+	s.settle()
 	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
 		s.conn.release()
 	} else {
