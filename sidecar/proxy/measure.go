@@ -37,7 +37,9 @@ func (s *stream) ready() int {
 		return len(s.out)
 	case s.whole == 0 && len(s.out) > maxHeld:
 		s.torn = true
-		return s.meter.Held(len(s.out))
+		n, pass := s.meter.Tear(s.out)
+		s.out = s.out[:n]
+		return pass
 	case s.whole > 0:
 		s.torn = false
 	}

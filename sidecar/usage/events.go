@@ -72,7 +72,7 @@ func (m *Meter) Pass(b []byte) (n, whole int) {
 			to = m.endEvent(b, to, from, i)
 			from = i
 		}
-		l.line, l.matched, l.blank = inName, 0, true
+		l.line, l.matched, l.blank, l.bom = inName, 0, true, uint8(len(byteOrderMark))
 	}
 	n = len(b)
 	if to != from {
@@ -101,13 +101,19 @@ func (m *Meter) Passed(n int) {
 	m.scan.marks.moved(n)
 }
 
-// Held gives how many bytes of an event that is not complete can be passed on: n, the length of what Pass left, or less where
-// the last of them may have to be removed.
-func (m *Meter) Held(n int) int {
+// Tear is for an event that is too long to be held: it gives how many bytes of b, which is what Pass left, can be passed on
+// before the event is complete. That is all of them, unless the last ones may have to be removed. n bytes of b are left.
+func (m *Meter) Tear(b []byte) (n, pass int) {
+	k := &m.scan.marks
 	if m.form != AskedEvents {
-		return n
+		return len(b), len(b)
 	}
-	return m.scan.marks.held(n)
+	if k.removes && k.from >= 0 {
+		b = append(b[:k.from], b[k.to:]...)
+		m.lines.scanned = len(b)
+	}
+	k.removes = false
+	return len(b), k.held(len(b))
 }
 
 // lineLength finds the end of the line.
@@ -137,6 +143,7 @@ func (m *Meter) piece(b []byte, offset int) {
 			break
 		}
 		l.bom++
+		l.blank = l.bom == uint8(len(byteOrderMark))
 		b = b[1:]
 	}
 	if len(b) == 0 {
@@ -185,7 +192,7 @@ func (m *Meter) value(b []byte, offset int) {
 		case l.mark == uint8(len(doneMark)):
 			return
 		case c != doneMark[l.mark]:
-			l.marking = false
+			l.marking, m.scan.mode = false, over // an array has nothing that matters
 			return
 		}
 		l.mark++
@@ -205,10 +212,10 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 			}
 			m.report, m.reported = m.scan.found, true
 		}
-		k, torn := m.scan.marks, l.torn
+		k, torn, ended := m.scan.marks, l.torn, m.scan.mode == over
 		m.scan.reset()
 		l.torn = false
-		if m.form == AskedEvents && k.removes {
+		if m.form == AskedEvents && k.removes && ended {
 			if k.report && !k.choices && !k.filter && !torn {
 				l.dropped = true
 				return to

@@ -100,7 +100,7 @@ func (m *marks) held(end int) int {
 	if m.state == uninvolved || m.state == settled {
 		return end
 	}
-	return min(m.from, end)
+	return max(min(m.from, end), 0)
 }
 
 // moved says that the offsets are smaller by n now.
