@@ -41,7 +41,7 @@ type Calls struct {
 	Cached   *metrics.Counter
 	Reasoned *metrics.Counter
 
-	EstimatedInput  *metrics.Counter // of answers that were cut before the provider reported
+	EstimatedInput  *metrics.Counter // of answers that were cut before the provider reported, and of those without a report
 	EstimatedOutput *metrics.Counter
 	Estimated       *metrics.Counter // such answers
 	Unreported      *metrics.Counter // answers that were complete without a report

@@ -18,12 +18,12 @@ const (
 func Request(body []byte) int64 {
 	var t Tally
 	t.reset()
-	size := len(body)
-	if size > wholeRequest {
-		size = sampleSize
-	}
+	size := sampleSize
 	looked, images := 0, 0
 	for from := 0; from < len(body); {
+		if left := len(body) - from; looked+left <= wholeRequest { // most of it was an image
+			size = left
+		}
 		to, image := t.sample(body, from, min(from+size, len(body)))
 		looked += to - from - image
 		images += image
@@ -36,7 +36,7 @@ func Request(body []byte) int64 {
 	return t.Tokens()
 }
 
-// sample looks at body[from:to], or a bit more: at the end of an image. It gives where it ended, and how many bytes of image it
+// sample looks at body[from:to], or a bit more: to the end of an image. It gives where it ended, and how many bytes of image it
 // met.
 func (t *Tally) sample(body []byte, from, to int) (end, image int) {
 	inside := from > 0 && beginsInside(body[from:to])
@@ -51,7 +51,7 @@ func (t *Tally) sample(body []byte, from, to int) (end, image int) {
 			inside = true
 			continue
 		}
-		length, ended := stringLength(body[i:to])
+		length, ended := stringLength(body[i:min(max(to, i+opaqueTo), len(body))])
 		s := body[i : i+length]
 		switch {
 		case isOpaque(s):
