@@ -238,7 +238,7 @@ func (a *chatAnswer) stream(deltas []choice, last choice, reason string, options
 		out.events = append(out.events, event("", body))
 	}
 	out.bill = bill{
-		Tokens: a.tokens(), first: first, report: len(out.events) - 1,
+		Tokens: a.tokens(), first: first, report: len(out.events) - 1, running: a.shape.usage == UsageRunning,
 		silent: !own && a.shape.usage != UsageRunning && a.shape.usage != UsageLast,
 	}
 	out.events = append(out.events, []byte("data: [DONE]\n\n"))

@@ -22,7 +22,7 @@ func (t *Tokens) add(more Tokens) {
 // Tally is what a host's answers have cost, each of them in one of three ways. Only answers that a model gave are in it:
 // no errors, no models, no WebSockets.
 type Tally struct {
-	Reported Tokens // and said so, in an answer of which at least that part was sent in full
+	Reported Tokens // and said so, in an answer of which at least that part was sent in full; the last total, if it runs
 	Silent   Tokens // in whole answers that did not say
 	Cut      Tokens // in answers that broke off before they said; Output is what was sent until then
 }
@@ -76,9 +76,10 @@ func (t *tallies) reset() {
 // bill is what an answer costs and where it says so. The zero bill is of an answer that costs nothing.
 type bill struct {
 	Tokens
-	silent bool // it never says so
-	first  int  // the event with the first word; each one after it has one more
-	report int  // the event in which it is said
+	silent  bool // it never says so
+	running bool // each event says what it has cost so far
+	first   int  // the event with the first word; each one after it has one more
+	report  int  // the event in which it is said
 }
 
 // account puts an answer that has ended into the tally.
@@ -96,6 +97,9 @@ func (p *plan) account(o outcome) Tally {
 	cut := b.Tokens
 	if words := o.pieces - b.first; stream && words < cut.Output-cut.Reasoning {
 		cut.Output = max(words, 0) + cut.Reasoning
+	}
+	if b.running && o.pieces > 0 {
+		return Tally{Reported: cut}
 	}
 	return Tally{Cut: cut}
 }

@@ -47,7 +47,8 @@ func TestTheTallyIsWhatWasReportedAndWhatWasNot(t *testing.T) {
 	f(chat, asked, "cut-after=6", llmserver.Tally{Cut: cost(4, 0)})
 	f(chat, asked, "cut-after=6 mid-event", llmserver.Tally{Cut: cost(4, 0)})
 	f(chat, asked, "cut-after=7", llmserver.Tally{Reported: cost(4, 0)})
-	f(chat, asked, "usage=running cut-after=3", llmserver.Tally{Cut: cost(2, 0)})
+	f(chat, asked, "usage=running cut-after=0", llmserver.Tally{Cut: cost(0, 0)})
+	f(chat, asked, "usage=running cut-after=3 mid-event", llmserver.Tally{Reported: cost(2, 0)})
 	f(chat, asked, "usage=running cut-after=6", llmserver.Tally{Reported: cost(4, 0)})
 	// created, in_progress, the item, the part, four words, the ends of text, part, item and answer
 	response := llmserver.Tokens{Answers: 1, Input: 2, Output: 4}
