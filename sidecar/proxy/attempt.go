@@ -253,7 +253,9 @@ func (c *call) try() (*failure, retryReason) {
 	for fresh := c.once; ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline, &t.Policy)
 		if f != nil {
-			if f.code == routing.ConnectFailure && c.late() {
+			if f.code == routing.DeadlineExceeded {
+				c.trial.hurried = true // the queue had it
+			} else if f.code == routing.ConnectFailure && c.late() {
 				f = c.overdue()
 			}
 			// A backend that took all of its time, or whose name does not exist, will do so again.

@@ -86,7 +86,7 @@ func TestEachFaultIsTriedElsewhereOnTheConditionsThatNameIt(t *testing.T) {
 				retried = []string{strings.Join(retried, " ")}
 			}
 			others := slices.DeleteFunc(slices.Clone(conditions), func(s string) bool { return strings.Contains(c.retried, s) })
-			if len(retried) > 0 {
+			if len(retried) > 0 && !strings.Contains(c.fault, "1h") { // which takes its time
 				retried = append(retried, strings.Join(conditions, ", "))
 			}
 			for i, on := range append(slices.Clone(retried), strings.Join(others, ", "), "none") {
@@ -94,7 +94,7 @@ func TestEachFaultIsTriedElsewhereOnTheConditionsThatNameIt(t *testing.T) {
 				t.Run(name, func(t *testing.T) {
 					limit := "200ms"
 					if i < len(retried) {
-						limit = "600ms" // which the second provider has to keep, be the machine busy or not
+						limit = "1s" // which the second provider has to keep, be the machine busy or not
 					}
 					rule := "\n  - timeouts: {firstToken: " + limit + "}\n    retries: {attempts: 1, retryOn: [" + on + "]}"
 					if on == "none" {

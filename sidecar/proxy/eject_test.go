@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/test/llmserver"
 )
 
@@ -69,45 +70,56 @@ func (r *rig) until(host string, then func(leave context.CancelFunc)) {
 func leaving(leave context.CancelFunc) { leave() }
 func staying(context.CancelFunc)       {}
 
-func TestAProviderThatFailsIsLeftAloneUntilItIsBack(t *testing.T) {
+func TestAProviderThatFailsIsLeftAlone(t *testing.T) {
 	for name, fault := range map[string]llmserver.Fault{
 		"status 500": {Status: 500}, "reset": {Reset: true}, "garbage": {Garbage: true},
 		"in the middle of the answer": {CutAfter: new(2)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, ejecting("1s"))
+			r := newRig(t, ejecting("1h"))
 			fault.Times = -1
 			r.provider.Script(qwen, fault)
-			good := 0
 			for range 3 {
 				got, err := r.try("POST", "http://chat", streamed)
 				if err == nil && got.status == 200 && strings.Contains(got.body, "[DONE]") {
-					good++
+					t.Fatalf("that is a good answer: %s", got.body)
 				}
 			}
-			if n := r.received(); n[qwen] != 3 || good > 0 {
-				t.Fatalf("%d good answers, and the providers got %v", good, n)
+			for range 10 {
+				if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != moonshot {
+					t.Fatalf("%d from %s: it should be left alone", got.status, r.last().Host)
+				}
 			}
-			if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != moonshot {
-				t.Fatalf("%d from %s: it should be left alone", got.status, r.last().Host)
+			if n := r.received(); n[qwen] != 3 {
+				t.Errorf("the providers got %v", n)
 			}
 			if got := r.exposed(); !strings.Contains(got, "remora_ejected_backends 1\n") || !strings.Contains(got, `remora_ejections_total{provider="default/qwen"} 1`) {
 				t.Errorf("the metrics say %s", got)
 			}
-			r.provider.Unscript()
-			r.until(qwen, staying)
-			for range 5 {
-				if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != qwen {
-					t.Errorf("%d from %s: it should be back", got.status, r.last().Host)
-				}
-			}
-			if r.log.times("left alone where") != 1 || r.log.times("answers again") != 1 || r.log.times(`"code"="BackendEjected"`) != 2 {
+			if r.log.times("left alone where") != 1 || r.log.times(`"code"="BackendEjected"`) != 1 {
 				t.Errorf("the log: %q", r.log.lines)
 			}
-			if got := r.exposed(); !strings.Contains(got, "remora_ejected_backends 0\n") {
-				t.Errorf("the metrics say %s", got)
-			}
 		})
+	}
+}
+
+func TestAProviderThatAnswersAgainIsBack(t *testing.T) {
+	r := newRig(t, ejecting("100ms"))
+	r.provider.Script(qwen, llmserver.Fault{Status: 500, Times: 3})
+	for range 3 {
+		r.do("POST", "http://chat", prompt)
+	}
+	r.until(qwen, staying)
+	for range 5 {
+		if got := r.do("POST", "http://chat", prompt); got.status != 200 || r.last().Host != qwen {
+			t.Errorf("%d from %s: it should be back", got.status, r.last().Host)
+		}
+	}
+	if r.log.times("left alone where") != 1 || r.log.times("answers again") != 1 || r.log.times(`"code"="BackendEjected"`) != 2 {
+		t.Errorf("the log: %q", r.log.lines)
+	}
+	if got := r.exposed(); !strings.Contains(got, "remora_ejected_backends 0\n") {
+		t.Errorf("the metrics say %s", got)
 	}
 }
 
@@ -127,6 +139,23 @@ func TestWhatIsNoFailureEjectsNobody(t *testing.T) {
 				t.Errorf("the providers got %v", n)
 			}
 		})
+	}
+}
+
+func TestAQueueThatTakesAllTheTimeEjectsNobody(t *testing.T) {
+	config := strings.Replace(ejecting("1h"), "trafficPolicy: {", "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}, ", 1)
+	r := newRig(t, strings.Replace(config, "{attempts: 0}", "{attempts: 0}\n    timeouts: {request: 200ms}", 1)+route("slow", "\n  - backendRefs: [{providerHost: dashscope.aliyuncs.com}]"))
+	r.provider.Script(qwen, llmserver.Fault{StallAfter: new(1)})
+	resp, err := r.open(t.Context(), "POST", "http://slow", streamed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() // it has the only connection
+	for range 4 {
+		r.do("POST", "http://chat", prompt).wantError(t, 504, routing.DeadlineExceeded, "became free")
+	}
+	if n := r.received(); n[moonshot] > 0 {
+		t.Errorf("the providers got %v", n)
 	}
 }
 

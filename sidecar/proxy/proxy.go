@@ -1,6 +1,7 @@
 // Package proxy takes the app's HTTP requests, asks the table where they go, and brings the answers back
 // event by event. It knows no Kubernetes: what to do comes from the snapshot that it loads once per
-// request, and nothing that it holds between requests depends on the configuration but connections.
+// request, and nothing that it holds between requests depends on the configuration but connections, what is known of
+// providers that fail, and the budgets of retries.
 package proxy
 
 import (
