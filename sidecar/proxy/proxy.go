@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/netip"
@@ -306,6 +307,8 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
 		f = fail(routing.RequestTimeout, "the request did not arrive within %s: send it faster, or in smaller parts", headTimeout)
+	case ctx.Conn().(*clientConn).left(), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		f = fail(routing.ClientGone, "the app left in the middle of its request")
 	case tooSmall(err):
 		f = fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10)
 	}
