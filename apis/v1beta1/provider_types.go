@@ -270,7 +270,7 @@ type HTTPSettings struct {
 // OutlierDetection says when a provider is left alone.
 type OutlierDetection struct {
 	// How many failures in a row it takes: no connection, a connection that ended
-	// without an answer, no first token in time, or a status from 500 on. 0: it is
+	// without a whole answer, no first token in time, or a status from 500 on. 0: it is
 	// never left alone. Default: 5.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=1000

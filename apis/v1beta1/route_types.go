@@ -282,9 +282,9 @@ const (
 	// RetryReset: the connection ended before the answer began. The provider may
 	// have billed it.
 	RetryReset RetryCondition = "reset"
-	// RetryGatewayError: the provider answered 502, 503 or 504.
+	// RetryGatewayError: the provider answered 502, 503 or 504, or something that is not HTTP.
 	RetryGatewayError RetryCondition = "gateway-error"
-	// Retry5xx: the provider answered with any status from 500 on.
+	// Retry5xx: the provider answered with any status from 500 on, or something that is not HTTP.
 	Retry5xx RetryCondition = "5xx"
 	// RetryFirstToken: the time limit firstToken passed. The answer is then held
 	// back until its first byte is there.
@@ -305,7 +305,8 @@ type Retries struct {
 	// What is tried again. connect-failure: no connection within 10 seconds.
 	// rate-limited: 429 or 503, where another backend is left or Retry-After asks
 	// for 5 seconds or less. reset: the connection ended before the answer began.
-	// gateway-error: 502, 503 or 504. 5xx: any status from 500 on. first-token:
+	// gateway-error: 502, 503, 504, or no HTTP. 5xx: any status from 500 on, or no
+	// HTTP. first-token:
 	// the limit firstToken passed. Default: connect-failure and rate-limited.
 	// +kubebuilder:validation:MaxItems=8
 	// +optional
