@@ -182,6 +182,10 @@ func (m *Meter) value(b []byte, offset int) {
 	l := &m.lines
 	if !l.value {
 		l.value, l.marking, l.mark = true, b[0] == doneMark[0], 0
+		if !l.marking {
+			m.lead.begin(&m.scan, b, offset)
+			return
+		}
 	}
 	if !l.marking {
 		m.scan.feed(b, offset, eventTop)

@@ -29,7 +29,8 @@ func stateOf(m *usage.Meter) (s state) {
 func FuzzPieces(f *testing.F) {
 	for _, text := range []string{
 		"data: {\"choices\":[{\"delta\":{\"content\":\"\\u4f60\\\\\"}}],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\ndata: [DONE]\n\n",
-		"\xEF\xBB\xBFdata:{\"usage\":{\"total_tokens\":7},\r\ndata:\"x\":1}\r\n\r\n: ping\r\r", "event: x\rdata: {\"a\":[{}],\n\n\r\n\r", "data\ndata:\n\n\ndata: {\"usage\":nul}\n\n",
+		"\xEF\xBB\xBFdata:{\"usage\":{\"total_tokens\":7},\r\ndata:\"x\":1}\r\n\r\n: ping\r\r", strings.Repeat("data: {\"usage\":null,\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n", 3) + "data: {\"usage\":null,\"choices\":[{\"delta\":{\"content\":\"\",\"x\":1}]}\n\n",
+		"event: x\rdata: {\"a\":[{}],\n\n\r\n\r", "data\ndata:\n\n\ndata: {\"usage\":nul}\n\n",
 	} {
 		f.Add([]byte(text), uint16(7), uint16(20))
 	}

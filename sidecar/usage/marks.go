@@ -24,8 +24,6 @@ const (
 	settled
 )
 
-func (m *marks) reset() { *m = marks{state: uninvolved} }
-
 func (m *marks) open(at int) { m.state, m.first, m.from = undecided, true, at+1 }
 
 func (m *marks) key(at int) {

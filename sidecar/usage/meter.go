@@ -19,6 +19,7 @@ type Meter struct {
 	reported bool
 	scan     scanner
 	lines    lines
+	lead     lead
 }
 
 // Begin forgets the answer before.
@@ -28,6 +29,7 @@ func (m *Meter) Begin(f Form) {
 	m.scan.reset()
 	m.scan.serial, m.scan.silent = -1, false
 	m.lines.reset()
+	m.lead.length = 0
 }
 
 // BeginWithoutText is Begin for an answer whose text is not to be looked at: Text gives nothing then.

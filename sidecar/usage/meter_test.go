@@ -124,3 +124,20 @@ func TestWhatWasNotAskedForIsRemoved(t *testing.T) {
 		f(same, same)
 	}
 }
+
+func TestEventsThatBeginAlikeAreReadToTheirEnd(t *testing.T) {
+	event := func(text, rest string) string {
+		return `data: {"usage":null,"id":"1","choices":[{"index":0,"delta":{"content":"` + text + `"` + rest + "\n\n"
+	}
+	stream := event("a", `}}]}`) + event(`\"b`, `}}]}`) + ": ping\n\n" + event("", `},"usage":{"prompt_tokens":3,"completion_tokens":4}}]}`) + event("c", `}}],"x":1}`)
+	want := strings.ReplaceAll(stream, `"usage":null,`, "")
+	for n := 1; n <= len(stream); n++ {
+		var m usage.Meter
+		if got := relay(&m, usage.AskedEvents, stream, n); got != want {
+			t.Fatalf("in pieces of %d: %q, want %q", n, got, want)
+		}
+		if r, _ := m.Report(); r != (usage.Report{Input: 3, Output: 4}) || m.Text() != 1 {
+			t.Fatalf("in pieces of %d: %+v and %d tokens of text", n, r, m.Text())
+		}
+	}
+}

@@ -5,6 +5,18 @@ import "bytes"
 // scanner follows one JSON object that comes in pieces of any length. It keeps to the places that matter and only counts
 // brackets elsewhere. Broken JSON makes it find nothing, or nonsense that no reader of the object could find sense in either.
 type scanner struct {
+	position
+	key     [32]byte
+	numbers numbers
+	found   Report
+	has     bool // found is set
+	serial  int64
+	tally   Tally // of the text
+	silent  bool  // the text is not looked at
+}
+
+// position is where in an object the scanner is.
+type position struct {
 	mode    mode
 	escaped bool // the last byte of the piece before was a backslash that escapes the first of this one
 	keyDue  bool // in an object, where the next string is a key
@@ -16,14 +28,7 @@ type scanner struct {
 	stack   [10]place
 	skip    int // open brackets of what is elsewhere
 	number  int64
-	numbers numbers
-	found   Report
-	has     bool // found is set
-	serial  int64
-	key     [32]byte
 	marks   marks
-	tally   Tally // of the text
-	silent  bool  // the text is not looked at
 }
 
 type mode uint8
@@ -38,24 +43,52 @@ const (
 
 // reset is for the next object. The tally goes on.
 func (s *scanner) reset() {
-	s.mode, s.escaped, s.keyDue, s.scalar, s.depth, s.keyLen, s.next, s.skip, s.has = between, false, false, false, 0, 0, elsewhere, 0, false
-	s.marks.reset()
+	s.position, s.has = position{marks: marks{state: uninvolved}}, false
 }
 
 // feed takes the next piece, which begins at an offset of the caller's. top is where the outermost object is.
 func (s *scanner) feed(b []byte, offset int, top place) {
-	for i := 0; i < len(b); {
-		switch {
-		case s.mode == over:
-			return
-		case s.mode != between:
-			i = s.inQuotes(b, i)
-		case s.skip > 0:
-			i = s.pass(b, i)
-		default:
-			i = s.tokens(b, i, offset, top)
-		}
+	for i := 0; i < len(b) && s.mode != over; {
+		i = s.step(b, i, offset, top)
 	}
+}
+
+func (s *scanner) step(b []byte, i, offset int, top place) int {
+	switch {
+	case s.mode != between:
+		return s.inQuotes(b, i)
+	case s.skip > 0:
+		return s.pass(b, i)
+	}
+	return s.tokens(b, i, offset, top)
+}
+
+// lead is how an event began, up to its text. The next one most often begins with the same bytes, and then they need not be
+// read again.
+type lead struct {
+	length int
+	text   [384]byte
+	at     position
+}
+
+// begin is feed for the beginning of an event's data.
+func (l *lead) begin(s *scanner, b []byte, offset int) {
+	if n := l.length; n > 0 && len(b) >= n && string(b[:n]) == string(l.text[:n]) {
+		s.position = l.at
+		s.marks.moved(-offset)
+		s.tally.begin()
+		s.feed(b[n:], offset+n, eventTop)
+		return
+	}
+	i := 0
+	for i < len(b) && i <= len(l.text) && s.mode != over && s.mode != inText {
+		i = s.step(b, i, offset, eventTop)
+	}
+	if s.mode == inText && i <= len(l.text) && !s.has {
+		l.length, l.at = copy(l.text[:], b[:i]), s.position
+		l.at.marks.moved(offset)
+	}
+	s.feed(b[i:], offset+i, eventTop)
 }
 
 // tokens goes on to the next string, or to the next value that is elsewhere.
