@@ -21,6 +21,8 @@ type contestant struct {
 	// command writes what the program wants to read and returns its command line.
 	command func(binary string, at place) ([]string, error)
 	caller  caller
+	// outputTokens asks it how many it has counted; nil where it counts none.
+	outputTokens func(at place) (int, error)
 }
 
 // caller is how an application presents itself.
@@ -43,6 +45,7 @@ type place struct {
 	authorityFile string
 	upstreamPort  int
 	listenPort    int
+	healthPort    int // of a contestant that tells about itself
 }
 
 func (p place) listenAddress() string   { return "127.0.0.1:" + strconv.Itoa(p.listenPort) }
@@ -52,8 +55,9 @@ func (p place) upstreamAddress() string { return "127.0.0.1:" + strconv.Itoa(p.u
 type running struct {
 	*process
 	place
-	caller  caller
-	version string
+	caller       caller
+	version      string
+	outputTokens func(at place) (int, error)
 }
 
 // missing is a contestant that this machine cannot run, and why.
@@ -69,6 +73,9 @@ func begin(ctx context.Context, c contestant, binary, version string, core int, 
 		return nil, err
 	}
 	at.listenPort = port
+	if at.healthPort, err = freePort(); err != nil {
+		return nil, err
+	}
 	argv, err := c.command(binary, at)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -77,7 +84,7 @@ func begin(ctx context.Context, c contestant, binary, version string, core int, 
 	if err != nil {
 		return nil, err
 	}
-	r := &running{process, at, c.caller, version}
+	r := &running{process, at, c.caller, version, c.outputTokens}
 	if err := r.awaitAnswer(ctx); err != nil {
 		err = process.explain(err)
 		process.stop()

@@ -207,3 +207,26 @@ func serve(t *testing.T, handler fasthttp.RequestHandler) string {
 	})
 	return listener.Addr().String()
 }
+
+func TestTokensThatAreCountedWronglyEndTheRun(t *testing.T) {
+	f := func(more int, want string) {
+		t.Helper()
+		counts := []int{100, 100, 100 + more} // before, and then while it is waited for
+		r := &running{process: &process{name: "counter"}, outputTokens: func(place) (int, error) {
+			now := counts[0]
+			if len(counts) > 1 {
+				counts = counts[1:]
+			}
+			return now, nil
+		}}
+		wait, err := r.counting(20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(wait(t.Context())); got != want {
+			t.Errorf("the error is %q, want %q", got, want)
+		}
+	}
+	f(20, "<nil>")
+	f(21, "counter has counted 21 output tokens of 20")
+}

@@ -193,8 +193,12 @@ func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, co
 func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, error) {
 	l := r.load()
 	defer l.close()
-	// First short streams, which open all connections.
-	if _, err := l.streams(ctx, streaming{count: p.streams, chunks: 3, pace: briskPace}); err != nil {
+	const first = 3 // short streams open all connections
+	counted, err := r.counting(p.streams * (first + p.chunks))
+	if err != nil {
+		return delays{}, 0, err
+	}
+	if _, err := l.streams(ctx, streaming{count: p.streams, chunks: first, pace: briskPace}); err != nil {
 		return delays{}, 0, err
 	}
 	before, err := r.used()
@@ -206,7 +210,41 @@ func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, 
 		return d, 0, err
 	}
 	after, err := r.used()
-	return d, microseconds(after-before) / float64(p.streams*p.chunks), err
+	if err != nil {
+		return d, 0, err
+	}
+	return d, microseconds(after-before) / float64(p.streams*p.chunks), counted(ctx)
+}
+
+// counting notes what a contestant has counted so far, and returns what waits until it has counted exactly so many output
+// tokens more: one for each chunk, as the provider reports.
+func (r *running) counting(tokens int) (wait func(context.Context) error, err error) {
+	if r.outputTokens == nil {
+		return func(context.Context) error { return nil }, nil
+	}
+	before, err := r.outputTokens(r.place)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		limit := time.Now().Add(10 * time.Second)
+		attempts := time.NewTicker(20 * time.Millisecond)
+		defer attempts.Stop()
+		for {
+			now, err := r.outputTokens(r.place)
+			switch {
+			case err != nil || now == before+tokens:
+				return err
+			case now > before+tokens, time.Now().After(limit):
+				return fmt.Errorf("%s has counted %d output tokens of %d", r.name, now-before, tokens)
+			}
+			select {
+			case <-attempts.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}, nil
 }
 
 // firstChunks returns how long the first chunks of an open loop took.

@@ -5,7 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
+
+	"github.com/valyala/fasthttp"
 )
 
 const remoraConfig = `apiVersion: istio.alibabacloud.com/v1beta1
@@ -55,20 +59,38 @@ func remora(path string) contestant {
 			if err != nil {
 				return nil, err
 			}
-			health, err := freePort()
-			if err != nil {
-				return nil, err
-			}
 			return []string{binary, "proxy",
 				"--config", at.remoraFolder(),
 				"--listen", at.listenAddress(),
 				"--admin", fmt.Sprintf("127.0.0.1:%d", admin),
-				"--health", fmt.Sprintf("127.0.0.1:%d", health),
+				"--health", at.healthAddress(),
 				"--trusted-ca", at.authorityFile,
 			}, nil
 		},
-		caller: unawareCaller,
+		caller:       unawareCaller,
+		outputTokens: place.countedByRemora,
 	}
+}
+
+func (p place) healthAddress() string { return "127.0.0.1:" + strconv.Itoa(p.healthPort) }
+
+// countedByRemora adds up the output tokens that providers have reported, over all series.
+func (p place) countedByRemora() (int, error) {
+	status, metrics, err := fasthttp.GetTimeout(nil, "http://"+p.healthAddress()+"/metrics", 10*time.Second)
+	if err != nil || status != fasthttp.StatusOK {
+		return 0, fmt.Errorf("the sidecar's metrics: %d (%w)", status, err)
+	}
+	sum := 0
+	for line := range strings.Lines(string(metrics)) {
+		if strings.HasPrefix(line, "remora_tokens_total{") && strings.Contains(line, `type="output"`) && strings.Contains(line, `precision="exact"`) {
+			count, err := strconv.Atoi(strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:]))
+			if err != nil {
+				return 0, err
+			}
+			sum += count
+		}
+	}
+	return sum, nil
 }
 
 func (p place) remoraFolder() string { return filepath.Join(p.folder, "remora") }
