@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"remora.dev/remora/sidecar/routing"
@@ -232,6 +233,13 @@ func (p *pool) handshakeFailure(err error, within time.Duration) *failure {
 	}
 	if f := p.refusedCertificate(err); f != nil {
 		return f
+	}
+	_, alert, _ := strings.Cut(err.Error(), remoteAlert)
+	switch {
+	case alert == "protocol version not supported":
+		return fail(routing.ConnectFailure, "%s speaks only what is older than TLS 1.2: have it speak 1.2 or 1.3", p.address).because(err)
+	case alert == "handshake failure" && p.endpoint.ClientCert == "":
+		return fail(routing.ConnectFailure, "%s refused the handshake of TLS: it may demand a client certificate (tls.mode MUTUAL), or share no cipher of TLS 1.2 or 1.3 with the sidecar", p.address).because(err)
 	}
 	return fail(routing.ConnectFailure, "%s was reached, but TLS with it failed: check port, tls.mode and tls.sni of the LLMProvider", p.address).because(err)
 }

@@ -31,13 +31,13 @@ func clientTLS(e routing.Endpoint, trusted *authorities) *tls.Config {
 
 // refusedCertificate words what a provider finds wrong with the certificate that it was shown, or that it was shown none;
 // nil is that it finds nothing. With TLS 1.3 it says so only after the handshake, in place of an answer. For these alerts
-// (RFC 8446, section 6.2), crypto/tls has no type but texts.
+// (RFC 8446, section 6.2), crypto/tls has no type but texts, which follow remoteAlert.
 func (p *pool) refusedCertificate(err error) *failure {
 	if err == nil {
 		return nil
 	}
 	shown := p.endpoint.ClientCert != ""
-	switch _, alert, _ := strings.Cut(err.Error(), "remote error: tls: "); alert {
+	switch _, alert, _ := strings.Cut(err.Error(), remoteAlert); alert {
 	case "certificate required", "bad certificate":
 		if !shown {
 			return fail(routing.ConnectFailure, "%s demands a client certificate: set tls.mode MUTUAL and tls.clientCertificateRef of the LLMProvider", p.address).because(err)
@@ -52,6 +52,8 @@ func (p *pool) refusedCertificate(err error) *failure {
 	}
 	return fail(routing.ConnectFailure, "%s does not accept the client certificate: correct the Secret that tls.clientCertificateRef of the LLMProvider names", p.address).because(err)
 }
+
+const remoteAlert = "remote error: tls: "
 
 // authorities verify providers that bring no caBundle of their own.
 type authorities struct {
