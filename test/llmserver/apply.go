@@ -71,7 +71,7 @@ func (f Fault) applied(a answer) answer {
 		a.contentType, a.body, a.events, a.bill = "application/json", nil, huge(f.Huge), bill{}
 	}
 	if f.ErrorAfter != nil && a.contentType == eventStream {
-		a.events = failing(a.events, *f.ErrorAfter)
+		a.events, a.bill = failing(a.events, *f.ErrorAfter), a.bill.failing(*f.ErrorAfter)
 	}
 	if f.RetryAfter != "" {
 		a.header = append(slices.Clip(a.header), "Retry-After: "+f.RetryAfter)

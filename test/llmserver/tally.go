@@ -94,12 +94,27 @@ func (p *plan) account(o outcome) Tally {
 	case !b.silent && (o.whole || stream && o.pieces > b.report):
 		return Tally{Reported: b.Tokens}
 	}
-	cut := b.Tokens
-	if words := o.pieces - b.first; stream && words < cut.Output-cut.Reasoning {
-		cut.Output = max(words, 0) + cut.Reasoning
+	if !stream {
+		return Tally{Cut: b.Tokens}
 	}
 	if b.running && o.pieces > 0 {
-		return Tally{Reported: cut}
+		return Tally{Reported: b.until(o.pieces)}
 	}
-	return Tally{Cut: cut}
+	return Tally{Cut: b.until(o.pieces)}
+}
+
+// until is what the first events of a stream cost.
+func (b bill) until(events int) Tokens {
+	t := b.Tokens
+	t.Output = min(t.Output, max(events-b.first, 0)+t.Reasoning)
+	return t
+}
+
+// failing is the bill of a stream that ends in order, but with an error after so many events.
+func (b bill) failing(events int) bill {
+	if b.Tokens == (Tokens{}) || !b.silent && events > b.report {
+		return b
+	}
+	b.Tokens, b.silent = b.until(events), b.silent || !b.running || events == 0
+	return b
 }

@@ -50,6 +50,11 @@ func TestTheTallyIsWhatWasReportedAndWhatWasNot(t *testing.T) {
 	f(chat, asked, "usage=running cut-after=0", llmserver.Tally{Cut: cost(0, 0)})
 	f(chat, asked, "usage=running cut-after=3 mid-event", llmserver.Tally{Reported: cost(2, 0)})
 	f(chat, asked, "usage=running cut-after=6", llmserver.Tally{Reported: cost(4, 0)})
+	f(chat, asked, "error-after=3", llmserver.Tally{Silent: cost(2, 0)})
+	f(chat, asked, "error-after=7", llmserver.Tally{Reported: cost(4, 0)})
+	f(chat, asked, "error-after=3 usage=running", llmserver.Tally{Reported: cost(2, 0)})
+	f(chat, asked, "error-after=0 usage=running", llmserver.Tally{Silent: cost(0, 0)})
+	f(chat, hello, "error-after=3", llmserver.Tally{Reported: cost(4, 0)})
 	// created, in_progress, the item, the part, four words, the ends of text, part, item and answer
 	response := llmserver.Tokens{Answers: 1, Input: 2, Output: 4}
 	sixth := response
