@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+)
+
+// settings are what a run is told.
+type settings struct {
+	length  time.Duration
+	seed    uint64
+	apps    int
+	sidecar string
+}
+
+const (
+	progressInterval = 10 * time.Second
+	editInterval     = 300 * time.Millisecond
+	// settleLimit is how long goroutines and connections may take to come down when nothing is asked any more.
+	settleLimit = 90 * time.Second
+)
+
+// run soaks a sidecar. Its error says all that was wrong.
+func run(ctx context.Context, s settings, out io.Writer) error {
+	fmt.Fprintf(out, "soak: %s with %d apps, seed %d\n", s.length, s.apps, s.seed)
+	folder, err := os.MkdirTemp("", "soak")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	w, err := newWorld(ctx, folder, s)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+
+	begun := time.Now()
+	warm := min(s.length/6, 2*time.Minute)
+	rest := min(s.length/6, time.Minute)
+	w.soak(ctx, out, warm, 0)
+	base, err := w.settled(ctx, nil)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "warmed up: %s\n", base)
+	w.soak(ctx, out, s.length-warm-rest-time.Since(begun)+warm, 1)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	select {
+	case <-time.After(rest):
+	case <-ctx.Done():
+		return errors.New("interrupted")
+	}
+	last, err := w.settled(ctx, &base)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "rested:    %s\n\n", last)
+	v := verdict{w: w, base: base, last: last}
+	return v.judge(out)
+}
+
+// soak lets all apps call for so long. Each run of it makes its own choices.
+func (w *world) soak(ctx context.Context, out io.Writer, length time.Duration, round uint64) {
+	ctx, cancel := context.WithTimeout(ctx, length)
+	defer cancel()
+	var running sync.WaitGroup
+	for i := range w.settings.apps {
+		running.Go(func() {
+			a := newApp(w, rand.New(rand.NewPCG(w.settings.seed, round<<32|uint64(i))))
+			defer a.close()
+			for ctx.Err() == nil {
+				a.call()
+			}
+		})
+	}
+	running.Go(func() { w.edit(ctx, rand.New(rand.NewPCG(w.settings.seed, round<<32|1<<31))) })
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			fmt.Fprintf(out, "%8s  %s  %s\n", time.Since(w.begun).Round(time.Second), w.counts.line(), w.now())
+		case <-ctx.Done():
+			running.Wait() // each of them ends its call
+			return
+		}
+	}
+}
+
+// edit changes the configuration again and again, to another good one.
+func (w *world) edit(ctx context.Context, r *rand.Rand) {
+	for n := 0; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Duration(r.Int64N(int64(2 * editInterval)))):
+		}
+		if err := w.configure(n % models); err != nil {
+			w.counts.wrong("editing the configuration: %v", err)
+		}
+		w.counts.add("configuration edit", "")
+	}
+}
