@@ -16,7 +16,7 @@ import (
 )
 
 // poolTo is a pool of an endpoint that takes connections and says nothing, with a count of those that are open there.
-func poolTo(t *testing.T) (p *pool, open *atomic.Int64) {
+func poolTo(t testing.TB) (p *pool, open *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.9:0")
 	if err != nil {
