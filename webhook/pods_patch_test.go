@@ -21,6 +21,7 @@ func someSettings() injector.Settings {
 		Sidecar:              injector.Container{Image: "sidecar", PullPolicy: corev1.PullIfNotPresent},
 		Redirect:             injector.Container{Image: "redirect", PullPolicy: corev1.PullIfNotPresent},
 		RedirectCapabilities: []corev1.Capability{"NET_ADMIN"},
+		Egress:               []corev1.EnvVar{{Name: "HTTPS_PROXY", Value: "http://proxy.corp:3128"}},
 		PullSecrets:          []corev1.LocalObjectReference{{Name: "pull"}},
 	}
 }

@@ -16,11 +16,11 @@ import (
 )
 
 // poolTo is a pool of an endpoint that takes connections and says nothing, with a count of those that are open there.
-func poolTo(t testing.TB) (p *pool, open *atomic.Int64) {
-	t.Helper()
+func poolTo(tb testing.TB) (p *pool, open *atomic.Int64) {
+	tb.Helper()
 	l, err := net.Listen("tcp", "127.0.0.9:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	open = &atomic.Int64{}
 	var running sync.WaitGroup
@@ -31,7 +31,7 @@ func poolTo(t testing.TB) (p *pool, open *atomic.Int64) {
 				return
 			}
 			open.Add(1)
-			stop := context.AfterFunc(t.Context(), func() { _ = c.Close() }) // where the test left it open
+			stop := context.AfterFunc(tb.Context(), func() { _ = c.Close() }) // where the test left it open
 			running.Go(func() {
 				defer stop()
 				_, _ = io.Copy(io.Discard, c)
@@ -40,7 +40,7 @@ func poolTo(t testing.TB) (p *pool, open *atomic.Int64) {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = l.Close()
 		running.Wait()
 	})
