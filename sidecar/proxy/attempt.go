@@ -250,7 +250,8 @@ func (c *call) try() (*failure, retryReason) {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client"), retryReason{}
 	}
 	pool := c.proxy.pool(t.Endpoint)
-	for fresh := c.once; ; fresh = true {
+	// What is not sent again unasked (see unserved) must not meet a connection that the provider is just closing.
+	for fresh := c.once || c.operation != nil && (c.operation.Form || c.operation.Upgrade); ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline, &t.Policy)
 		if f != nil {
 			if f.code == routing.DeadlineExceeded {

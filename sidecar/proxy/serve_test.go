@@ -309,6 +309,22 @@ func TestAClosedKeepAliveConnectionIsNotNoticed(t *testing.T) {
 	}
 }
 
+func TestAnUploadMeetsNoClosedConnection(t *testing.T) {
+	r := newRig(t, providers)
+	r.provider.Script("", llmserver.Fault{EarlyClose: true, Times: -1})
+	const form = "--b\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nwhisper\r\n--b\r\n" +
+		"Content-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\n\r\n12345\r\n--b--\r\n"
+	for range 200 {
+		if got := r.do("POST", "http://"+qwen, prompt); got.status != 200 { // its connection is kept, and closed
+			t.Fatalf("got %d %s", got.status, got.body)
+		}
+		got := r.do("POST", "http://"+qwen+"/v1/audio/transcriptions", form, "Content-Type", "multipart/form-data; boundary=b")
+		if got.status != 200 {
+			t.Fatalf("got %d %s", got.status, got.body)
+		}
+	}
+}
+
 func TestGarbageGetsACleanClose(t *testing.T) {
 	r := newRig(t, providers)
 	for _, text := range []string{
