@@ -312,7 +312,11 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	case tooSmall(err):
 		f = fail(routing.InvalidRequest, "the headers are larger than %d KiB: send less", appHeadSize>>10)
 	}
-	f.write(&ctx.Response)
+	told := f
+	if f.code == routing.ClientGone { // who has only closed its own side still hears what was wrong
+		told = fail(routing.InvalidRequest, "the request ends in its middle: check what the client sends")
+	}
+	told.write(&ctx.Response)
 	p.metrics.Failures(string(f.code)).Inc()
 	p.log.V(1).Info("malformed request", "code", f.code)
 }
