@@ -49,7 +49,7 @@ func (c *call) decode(limit int64, host *routing.Host) *failure {
 		defer in.Close()
 		for err == nil {
 			if int64(len(c.body)) > limit {
-				return c.tooLarge(0, limit, host)
+				return tooLarge(0, limit, limitAt(host))
 			}
 			if len(c.body) == cap(c.body) {
 				if f := c.grow(limit + 1); f != nil {

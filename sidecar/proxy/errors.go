@@ -101,6 +101,10 @@ func (f *failure) body() []byte {
 func (f *failure) write(resp *fasthttp.Response) {
 	resp.Header.SetStatusCode(f.status())
 	resp.Header.SetContentType("application/json")
+	if f.code == routing.UpgradeRequired { // RFC 9110, section 15.5.22, wants it
+		resp.Header.Set(fasthttp.HeaderConnection, "Upgrade")
+		resp.Header.Set(fasthttp.HeaderUpgrade, websocket)
+	}
 	switch {
 	case f.retryAfter > 0:
 		resp.Header.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(f.retryAfter))

@@ -35,7 +35,7 @@ func (c *call) intake(in io.Reader, host *routing.Host) *failure {
 	}
 	limit := host.MaxBody
 	if int64(length) > limit {
-		return c.tooLarge(int64(length), limit, host)
+		return tooLarge(int64(length), limit, limitAt(host))
 	}
 	switch o := c.operation; {
 	case o != nil && o.JSON:
@@ -43,7 +43,7 @@ func (c *call) intake(in io.Reader, host *routing.Host) *failure {
 			return f
 		}
 		if c.rest != nil {
-			return c.tooLarge(0, limit, host)
+			return tooLarge(0, limit, limitAt(host))
 		}
 		return c.decode(limit, host)
 	case o != nil && o.Form:
@@ -101,7 +101,7 @@ func (c *call) takeIn(in io.Reader, length int, most int64) *failure {
 			m.receive(&c.share, c.client)
 		}
 		if len(c.body) > 8192 || length < 0 { // the first 8 KiB are here already
-			_ = c.client.SetReadDeadline(time.Now().Add(bodyTimeout))
+			_ = c.client.SetReadDeadline(time.Now().Add(c.proxy.patience))
 		}
 		if c.share.evicted.Load() {
 			return tooSlow()
@@ -116,7 +116,7 @@ func (c *call) takeIn(in io.Reader, length int, most int64) *failure {
 		case err != nil && c.share.evicted.Load():
 			return tooSlow()
 		case err != nil:
-			return incomplete(c.client, err)
+			return c.proxy.incomplete(c.client, err)
 		}
 	}
 }
@@ -214,20 +214,22 @@ func (t *trailers) drop() {
 	lateHeaders.Put(t)
 }
 
-// tooLarge refuses a body over a limit; length is 0 where it is not known. In the end it is the limit of
-// the rule, which depends on what is in the body where there are several.
-func (c *call) tooLarge(length, limit int64, host *routing.Host) *failure {
+// tooLarge refuses a body over a limit, which is set where it says; length is 0 where it is not known.
+func tooLarge(length, limit int64, where string) *failure {
 	is := "the body is larger than that"
 	if length > 0 {
 		is = fmt.Sprintf("the body has %d bytes", length)
 	}
-	where := "the largest limits.requestBody of the rules of the LLMRoute for " + host.Name
-	if c.rule != nil {
-		where = limitOf(c.rule)
-	} else if len(host.Rules) == 1 {
-		where = limitOf(host.Rules[0])
-	}
 	return fail(routing.RequestTooLarge, "at most %d bytes are taken (%s), and %s: send less, or raise the limit", limit, where, is)
+}
+
+// limitAt says where the limit of a host is set. In the end it is that of a rule, which depends on what is in the
+// body where there are several.
+func limitAt(host *routing.Host) string {
+	if len(host.Rules) == 1 {
+		return limitOf(host.Rules[0])
+	}
+	return "the largest limits.requestBody of the rules of the LLMRoute for " + host.Name
 }
 
 // limitOf says where the limit of a rule is set, or can be.
@@ -242,11 +244,11 @@ func limitOf(r *routing.Rule) string {
 }
 
 // incomplete says why the rest of a request did not come. What does come could be anything.
-func incomplete(client *clientConn, err error) *failure {
+func (p *Proxy) incomplete(client *clientConn, err error) *failure {
 	var netErr net.Error
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
-		return fail(routing.RequestTimeout, "nothing of the body arrived for %s", bodyTimeout)
+		return fail(routing.RequestTimeout, "nothing of the body arrived for %s", p.patience)
 	case client.left(), errors.Is(err, io.EOF):
 		return fail(routing.ClientGone, "the app left in the middle of its request").because(err)
 	}

@@ -62,7 +62,8 @@ type Proxy struct {
 	redirects  redirects
 	ejections  *ejections
 	budgets    retryBudgets
-	memory     *memory // of buffered bodies
+	memory     *memory       // of buffered bodies
+	patience   time.Duration // with a body, of which nothing comes: bodyTimeout
 	accounts   accounts
 	refusals   refusals
 	draining   atomic.Bool
@@ -92,7 +93,7 @@ func New(o Options) (*Proxy, error) {
 	if o.Memory == 0 {
 		o.Memory = memoryLimit()
 	}
-	p.memory = newMemory(o.Memory)
+	p.memory, p.patience = newMemory(o.Memory), bodyTimeout
 	o.Metrics.Gauge("remora_buffered_bytes", p.memory.inUse)
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
@@ -356,7 +357,7 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	if host == nil || host.Refusal != nil || length <= host.MaxBody {
 		return fasthttp.StatusContinue
 	}
-	f := c.tooLarge(length, host.MaxBody, host)
+	f := tooLarge(length, host.MaxBody, limitAt(host))
 	f.write(&ctx.Response)
 	c.client.lingering.Store(true)
 	p.metrics.Failures(string(f.code)).Inc()

@@ -99,7 +99,6 @@ type socket struct {
 
 	touched atomic.Int64 // when something came last, in Unix nanoseconds
 	parting atomic.Bool  // one side has finished
-	late    atomic.Bool
 }
 
 // join makes a WebSocket of the app's connection and the provider's, which has answered 101.
@@ -159,20 +158,14 @@ func (s *socket) run(early []byte) {
 	defer s.proxy.redirects.release()
 	defer s.conn.discard()
 	s.touch()
-	limit := time.AfterFunc(time.Hour, func() {})
-	limit.Stop()
 	if s.idle > 0 {
-		limit = s.watch(s.idle)
+		limit := s.watch(s.idle)
+		defer limit.Stop()
 	}
-	defer limit.Stop()
 	var both sync.WaitGroup
 	both.Go(func() { s.down() })
 	s.up(early)
 	both.Wait()
-	if s.late.Load() {
-		s.proxy.log.Info("answer cut", "code", routing.IdleTimeout, "upstream", s.host, "message", "nothing was said on a WebSocket for too long (timeouts.idle)")
-		s.proxy.metrics.Failures(string(routing.IdleTimeout)).Inc()
-	}
 }
 
 func (s *socket) touch() { s.touched.Store(time.Now().UnixNano()) }
@@ -191,7 +184,8 @@ func (s *socket) watch(idle time.Duration) *time.Timer {
 			t.Reset(left)
 			return
 		}
-		s.late.Store(true)
+		s.proxy.metrics.Failures(string(routing.IdleTimeout)).Inc()
+		s.proxy.log.Info("answer cut", "code", routing.IdleTimeout, "upstream", s.host, "message", "nothing was said on a WebSocket for too long (timeouts.idle)")
 		s.end()
 	})
 	return t

@@ -6,21 +6,24 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"remora.dev/remora/sidecar/routing"
 )
 
 // upload is a body that is passed on as it arrives. It goes on while the answer comes, until it ends or the
 // answer does.
 type upload struct {
+	proxy  *Proxy
 	client *clientConn
 	conn   *upConn
 	body   io.Reader
-	left   int64 // of a body whose length is announced; -1: it is in chunks
-	most   int64 // of one in chunks; 0: no limit
+	left   int64         // of a body whose length is announced; -1: it is in chunks
+	rule   *routing.Rule // whose limit holds for one in chunks; nil: no limit
+	most   int64
 
 	done     chan struct{} // closed when nothing runs any more; what follows can be read then
 	failure  *failure      // of the app
 	complete bool
-	over     func() *failure // says that it is too large
 
 	taken    atomic.Bool // all of the body has come from the app, whose connection is free for the next request
 	stopped  atomic.Bool
@@ -57,15 +60,14 @@ func (c *call) deliver(conn *upConn, body *segments, firstBy *time.Time) error {
 		return c.finish(conn, err)
 	}
 	h := &c.ctx.Request.Header
-	u := &upload{client: c.client, conn: conn, body: c.rest, left: -1, done: make(chan struct{})}
+	u := &upload{proxy: c.proxy, client: c.client, conn: conn, body: c.rest, left: -1, done: make(chan struct{})}
 	if length := h.ContentLength(); length >= 0 {
 		u.left = int64(length - len(c.body))
 	}
 	if rule := c.rule; rule != nil {
 		u.within = rule.Timeouts.FirstToken
 		if u.left < 0 {
-			u.most = rule.MaxBody - int64(len(c.body))
-			u.over = func() *failure { return c.tooLarge(0, rule.MaxBody, nil) }
+			u.most, u.rule = rule.MaxBody-int64(len(c.body)), rule
 		}
 	}
 	c.forget()
@@ -143,7 +145,7 @@ func (u *upload) run() {
 	buf := uploads.Get().(*[10 + uploadPiece + 2]byte)
 	defer uploads.Put(buf)
 	for u.left != 0 {
-		_ = u.client.SetReadDeadline(time.Now().Add(bodyTimeout))
+		_ = u.client.SetReadDeadline(time.Now().Add(u.proxy.patience))
 		if u.stopped.Load() {
 			return
 		}
@@ -154,13 +156,13 @@ func (u *upload) run() {
 		}
 		if err != nil && (err != io.EOF || int64(n) < u.left) {
 			if !u.stopped.Load() {
-				u.fail(incomplete(u.client, err))
+				u.fail(u.proxy.incomplete(u.client, err))
 			}
 			return
 		}
-		if u.left < 0 && u.over != nil {
+		if u.rule != nil {
 			if u.most -= int64(n); u.most < 0 {
-				u.fail(u.over())
+				u.fail(tooLarge(0, u.rule.MaxBody, limitOf(u.rule)))
 				return
 			}
 		}
@@ -214,7 +216,7 @@ func (u *upload) write(buf *[10 + uploadPiece + 2]byte, n int) bool {
 
 // send is false where the provider takes no more: its answer, or the end of the connection, says why.
 func (u *upload) send(b []byte) bool {
-	_ = u.conn.SetWriteDeadline(time.Now().Add(bodyTimeout))
+	_ = u.conn.SetWriteDeadline(time.Now().Add(u.proxy.patience))
 	if u.stopped.Load() {
 		return false
 	}
@@ -232,7 +234,7 @@ func (c *call) refuseLength() *failure {
 		length = max(length, int64(c.ctx.Request.Header.ContentLength()))
 	}
 	if length > c.rule.MaxBody {
-		return c.tooLarge(length, c.rule.MaxBody, nil)
+		return tooLarge(length, c.rule.MaxBody, limitOf(c.rule))
 	}
 	return nil
 }
