@@ -1,53 +1,217 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-func TestASettledProcessGivesBackThePagesOfItsFile(t *testing.T) {
-	before := residentFile(t)
-	settle()
-	if after := residentFile(t); after >= before {
-		t.Errorf("%d KiB of files are resident before, and %d after", before, after)
-	}
-}
-
-// residentFile is how much of mapped files this process has resident, in KiB.
-func residentFile(t *testing.T) int {
+// providing runs a provider without TLS, and gives the configuration that names it.
+func providing(t *testing.T, control func(network, address string, c syscall.RawConn) error, handle http.HandlerFunc) string {
 	t.Helper()
-	status, err := os.ReadFile("/proc/self/status")
+	l, err := (&net.ListenConfig{Control: control}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "RssFile:")
-	var size int
-	if _, err := fmt.Sscan(rest, &size); err != nil {
-		t.Fatal(err)
-	}
-	return size
+	server := &http.Server{Handler: handle}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return write(t, "all.yaml", fmt.Sprintf(`apiVersion: istio.alibabacloud.com/v1beta1
+kind: LLMProvider
+metadata: {name: local}
+spec: {host: 127.0.0.1, port: %d, tls: {mode: DISABLE}}
+`, l.Addr().(*net.TCPAddr).Port))
 }
 
-func TestOnlyWhatTheFileHasTooIsDropped(t *testing.T) {
-	const smaps = `00400000-00500000 r-xp 00000000 08:01 7                          /sidecar
-Size:               1024 kB
-Anonymous:             0 kB
-VmFlags: rd ex mr mw me
-00500000-00600000 r--p 00100000 08:01 7                          /sidecar
-Anonymous:             0 kB
-00600000-00700000 r--p 00200000 08:01 7                          /relocated
-Anonymous:             4 kB
-00700000-00800000 rw-p 00300000 08:01 7                          /sidecar
-Anonymous:             0 kB
-00800000-00900000 r--p 00000000 00:00 0
-Anonymous:             0 kB
-7ffe08c10000-7ffe08c31000 r-xp 00000000 00:00 0                          [vdso]
-Anonymous:             0 kB
-`
-	got := droppable(strings.NewReader(smaps))
-	if len(got) != 2 || got[0] != (mapping{0x400000, 0x500000}) || got[1] != (mapping{0x500000, 0x600000}) {
-		t.Errorf("%#x", got)
+// resident gives a figure of /proc/PID/status in bytes.
+func (s *sidecar) resident(field string) int {
+	s.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.process.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	found := regexp.MustCompile(field + `:\s+(\d+) kB`).FindSubmatch(status)
+	if found == nil {
+		s.t.Fatalf("no %s in %s", field, status)
+	}
+	n, _ := strconv.Atoi(string(found[1]))
+	return n << 10
+}
+
+// TestAHundredLargeUploadsFitIntoLittleMemory has a hundred apps send 10 MB each, at every speed, to a sidecar that may use
+// 128 MiB: as they are, they would take eight times that.
+func TestAHundredLargeUploadsFitIntoLittleMemory(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "128MiB")
+	config := providing(t, nil, func(w http.ResponseWriter, q *http.Request) {
+		if n, err := io.Copy(io.Discard, q.Body); err != nil || n < 10<<20 {
+			t.Errorf("the provider got %d bytes: %v", n, err)
+		}
+		_, _ = io.WriteString(w, `{"choices":[]}`)
+	})
+	s := start(t, "--config", config)
+	body := []byte(`{"messages":"` + strings.Repeat("x", 10<<20) + `"}`)
+	var running sync.WaitGroup
+	var served, refused atomic.Int64
+	upload := func(send func(c net.Conn) error) {
+		c, err := net.Dial("tcp", s.listen)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(3 * time.Minute)) // whoever is not answered by then hangs
+		go func() { _ = send(c) }()
+		answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Errorf("not answered: %v", err)
+			return
+		}
+		text, _ := io.ReadAll(answer.Body)
+		switch {
+		case answer.StatusCode == 200:
+			served.Add(1)
+		case answer.StatusCode == 503 && answer.Header.Get("Retry-After") != "" && strings.Contains(string(text), "Overloaded"):
+			refused.Add(1)
+		default:
+			t.Errorf("answered %d %s", answer.StatusCode, text)
+		}
+	}
+	announced := fmt.Sprintf("POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n", len(body))
+	paced := func(c net.Conn, piece int, pause time.Duration) error {
+		for rest := body; len(rest) > 0; {
+			n := min(piece, len(rest))
+			if _, err := c.Write(rest[:n]); err != nil {
+				return err
+			}
+			rest = rest[n:]
+			time.Sleep(pause)
+		}
+		return nil
+	}
+	// The first three take all the memory, and send no more.
+	for range 3 {
+		running.Go(func() {
+			upload(func(c net.Conn) error {
+				_, err := io.WriteString(c, announced+strings.Repeat(" ", 20<<10))
+				return err
+			})
+		})
+	}
+	for s.metric("remora_buffered_bytes") < 30<<20 { // until they have it
+	}
+	for i := range 97 {
+		running.Go(func() {
+			upload(func(c net.Conn) error {
+				switch i % 4 {
+				case 0: // slow
+					if _, err := io.WriteString(c, announced); err != nil {
+						return err
+					}
+					return paced(c, 100<<10, 10*time.Millisecond)
+				case 1: // in chunks
+					if _, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", len(body)); err != nil {
+						return err
+					}
+					if err := paced(c, 1<<20, time.Millisecond); err != nil {
+						return err
+					}
+					_, err := io.WriteString(c, "\r\n0\r\n\r\n")
+					return err
+				}
+				_, err := c.Write(append([]byte(announced), body...))
+				return err
+			})
+		})
+	}
+	running.Wait()
+	peak := s.resident("VmHWM")
+	t.Logf("%d served, %d refused, %d MiB at most", served.Load(), refused.Load(), peak>>20)
+	if peak > 200<<20 {
+		t.Errorf("it took %d MiB", peak>>20)
+	}
+	if served.Load() < 20 || refused.Load() < 3 {
+		t.Errorf("%d were served, %d refused", served.Load(), refused.Load())
+	}
+	if n := s.metric("remora_buffered_bytes"); n != 0 {
+		t.Errorf("%v bytes are still said to be buffered", n)
+	}
+}
+
+// metric gives the value of one without labels.
+func (s *sidecar) metric(name string) float64 {
+	s.t.Helper()
+	_, all := s.get(s.health + "/metrics")
+	for line := range strings.Lines(all) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return n
+		}
+	}
+	s.t.Fatalf("no %s in\n%s", name, all)
+	return 0
+}
+
+// tight gives a socket small buffers, so that what is sent has to wait in the sidecar.
+func tight(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<10)
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, 8<<10)
+	})
+}
+
+func TestAThousandStreamsThatNobodyReadsTakeLittleMemory(t *testing.T) {
+	const streams = 1000
+	event := append(append([]byte(`data: {"choices":[{"delta":{"content":"`), bytes.Repeat([]byte("x"), 4<<10)...), "\"}}]}\n\n"...)
+	end := make(chan struct{})
+	defer close(end)
+	var stuck sync.WaitGroup
+	stuck.Add(streams)
+	config := providing(t, tight, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for {
+			// Once nothing can be written any more, all that could be held is held. The connection goes on.
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * time.Second))
+			if _, err := w.Write(event); err != nil {
+				stuck.Done()
+				<-end
+				return
+			}
+		}
+	})
+	s := start(t, "--config", config)
+	before := s.resident("VmRSS")
+	dialer := net.Dialer{Control: tight}
+	for range streams {
+		c, err := dialer.Dial("tcp", s.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 29\r\n\r\n"+`{"stream":true,"messages":[]}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stuck.Wait()
+	each := (s.resident("VmRSS") - before) / streams
+	t.Logf("%d KiB each", each>>10)
+	if each > 128<<10 {
+		t.Errorf("each stream takes %d KiB", each>>10)
 	}
 }

@@ -41,7 +41,8 @@ func (c *call) decode(limit int64, host *routing.Host) *failure {
 		}
 		defer m.give(&c.share, window)
 	}
-	in, err := unpacker(coding, packed)
+	source := bytes.NewReader(packed)
+	in, err := unpacker(coding, source, packed)
 	if in == nil && err == nil {
 		return fail(routing.UnsupportedEncoding, "the body is encoded as %q: send it plain, or as one of gzip, deflate, br and zstd", coding)
 	}
@@ -60,19 +61,18 @@ func (c *call) decode(limit int64, host *routing.Host) *failure {
 			n, err = in.Read(c.body[len(c.body):cap(c.body)])
 			c.body = c.body[:len(c.body)+n]
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) && source.Len() == 0 {
 			return nil
 		}
 	}
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
 		return fail(routing.RequestTooLarge, "the body's zstd window is larger than %d MiB: compress it with a smaller one, or not at all", maxWindow>>20)
 	}
-	return fail(routing.InvalidRequest, "the body is not %s, as its Content-Encoding says, or not all of it", coding)
+	return fail(routing.InvalidRequest, "the body is not %s, as its Content-Encoding says, or not all of it, or more than it", coding)
 }
 
 // unpacker reads what a compressed body says. Without an error either, the coding is not known.
-func unpacker(coding string, packed []byte) (io.ReadCloser, error) {
-	in := bytes.NewReader(packed)
+func unpacker(coding string, in *bytes.Reader, packed []byte) (io.ReadCloser, error) {
 	switch coding {
 	case "gzip", "x-gzip":
 		return gzip.NewReader(in)

@@ -12,7 +12,7 @@ import (
 
 // sized is a prompt of so many bytes.
 func sized(n int) string {
-	const begin, end = `{"messages":"`, `"}`
+	const begin, end = `{"messages":[{"role":"user","content":"`, `"}]}`
 	return begin + strings.Repeat("x", n-len(begin)-len(end)) + end
 }
 
@@ -21,16 +21,17 @@ func chunked(body string) string {
 }
 
 func TestABodyMayBeAsLargeAsItsRuleSays(t *testing.T) {
-	r := newRig(t, providers+route("two", `
+	r := newRig(t, rawConfig("")+route("two", `
   - name: little
     matches: [{headers: {size: {exact: little}}}]
     limits: {requestBody: 20k}
-    backendRefs: [{providerHost: dashscope.aliyuncs.com}]
+    backendRefs: [{providerHost: 127.0.0.5}]
   - name: much
     limits: {requestBody: 70Mi}
-    backendRefs: [{providerHost: dashscope.aliyuncs.com}]`)+route("one", `
-  - limits: {requestBody: 1k}
-    backendRefs: [{providerHost: dashscope.aliyuncs.com}]`))
+    backendRefs: [{providerHost: 127.0.0.5}]`)+route("one", `
+  - limits: {requestBody: 1Ki}
+    backendRefs: [{providerHost: 127.0.0.5}]`))
+	serve(t, always("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", true))
 	const little, much = 20000, 70 << 20
 	for _, c := range []struct {
 		host, header string
@@ -42,10 +43,10 @@ func TestABodyMayBeAsLargeAsItsRuleSays(t *testing.T) {
 		{"two", "", little + 1, ""},
 		{"two", "", much, ""},
 		{"two", "", much + 1, "the largest limits.requestBody"},
-		{"one", "", 1000, ""},
-		{"one", "", 1001, "limits.requestBody of a rule of LLMRoute default/one"},
-		{qwen, "", routing.DefaultMaxBody, ""},
-		{qwen, "", routing.DefaultMaxBody + 1, "the default"},
+		{"one", "", 1024, ""},
+		{"one", "", 1025, "limits.requestBody of a rule of LLMRoute default/one"},
+		{"127.0.0.5", "", routing.DefaultMaxBody, ""},
+		{"127.0.0.5", "", routing.DefaultMaxBody + 1, "the default"},
 	} {
 		body := sized(c.size)
 		for _, framed := range []string{lengthOf(body) + "\r\n" + body, chunked(body)} {
@@ -72,7 +73,7 @@ func TestABodyMayBeAsLargeAsItsRuleSays(t *testing.T) {
 
 func TestTheLimitIsToldBeforeTheBodyIsSent(t *testing.T) {
 	r := newRig(t, keyless+route("one", `
-  - limits: {requestBody: 1k}
+  - limits: {requestBody: 1Ki}
     backendRefs: [{providerHost: dashscope.aliyuncs.com}]`))
 	ask := func(head string) string {
 		w := r.dial()
@@ -84,13 +85,13 @@ func TestTheLimitIsToldBeforeTheBodyIsSent(t *testing.T) {
 		return strings.TrimSpace(line)
 	}
 	for head, want := range map[string]string{
-		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n":                            "HTTP/1.1 413 Request Entity Too Large",
-		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n":                            "HTTP/1.1 100 Continue",
-		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-Continue\r\nContent-Length: 1000\r\n\r\n":                            "HTTP/1.1 100 Continue",
+		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-continue\r\nContent-Length: 1025\r\n\r\n":                            "HTTP/1.1 413 Request Entity Too Large",
+		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-continue\r\nContent-Length: 1024\r\n\r\n":                            "HTTP/1.1 100 Continue",
+		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-Continue\r\nContent-Length: 1024\r\n\r\n":                            "HTTP/1.1 100 Continue",
 		"POST / HTTP/1.1\r\nHost: one\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n":                      "HTTP/1.1 100 Continue",
 		"POST http://foreign.example.com/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n": "HTTP/1.1 100 Continue",
-		"POST / HTTP/1.1\r\nHost: one\r\nContent-Length: 1001\r\n\r\n" + strings.Repeat(" ", 1001):                        "HTTP/1.1 413 Request Entity Too Large",
-		"POST / HTTP/1.0\r\nHost: one\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}":                             "HTTP/1.1 200 OK",
+		"POST / HTTP/1.1\r\nHost: one\r\nContent-Length: 1025\r\n\r\n" + strings.Repeat(" ", 1025):                        "HTTP/1.1 413 Request Entity Too Large",
+		"POST / HTTP/1.0\r\nHost: one\r\nExpect: 100-continue\r\n" + lengthOf(prompt) + "\r\n" + prompt:                   "HTTP/1.1 200 OK",
 	} {
 		if got := ask(head); got != want {
 			t.Errorf("%q is answered %q, want %q", head, got, want)
