@@ -98,7 +98,7 @@ func TestAHundredLargeUploadsFitIntoLittleMemory(t *testing.T) {
 				return err
 			}
 			rest = rest[n:]
-			time.Sleep(pause)
+			<-time.After(pause)
 		}
 		return nil
 	}

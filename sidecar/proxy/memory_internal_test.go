@@ -118,7 +118,7 @@ func TestAWaitForMemoryEnds(t *testing.T) {
 		if m.inUse() != 100 {
 			t.Errorf("%v are in use", m.inUse())
 		}
-		time.Sleep(memoryWait) // of synctest's time: until the others give up
+		<-time.After(memoryWait) // of synctest's time: until the others give up
 	})
 }
 
@@ -208,7 +208,7 @@ func TestNobodyWaitsForEver(t *testing.T) {
 						refused.Add(1)
 						return
 					}
-					time.Sleep(rand.N(time.Second)) // of synctest's time
+					<-time.After(rand.N(time.Second)) // of synctest's time
 				}
 				whole.Add(1)
 			})
