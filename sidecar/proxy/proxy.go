@@ -281,9 +281,7 @@ func (p *Proxy) refuse(c *call, f *failure) {
 		c.ctx.Response.Header.Set(headerShouldRetry, "false")
 	}
 	if !c.read {
-		// What follows could be anything.
-		c.closing = true
-		c.client.lingering.Store(true)
+		c.keepApart()
 	}
 	what := "request refused"
 	if f.status() >= fasthttp.StatusInternalServerError {

@@ -56,7 +56,11 @@ func (c *call) frame(out *outgoing, body *segments) {
 // firstBy is when the answer has to begin; it is later where the body takes long.
 func (c *call) deliver(conn *upConn, body *segments, firstBy *time.Time) error {
 	err := send(conn, &c.head, body)
-	if c.rest == nil || err != nil {
+	if c.rest == nil {
+		return c.finish(conn, err)
+	}
+	if err != nil {
+		c.keepApart()
 		return c.finish(conn, err)
 	}
 	h := &c.ctx.Request.Header
@@ -79,6 +83,7 @@ func (c *call) deliver(conn *upConn, body *segments, firstBy *time.Time) error {
 		if f := c.stopUpload(); f != nil {
 			return f
 		}
+		c.trial.hurried = c.trial.hurried || !u.complete // the app may have had the time
 		return err
 	}
 	u.mu.Lock()
@@ -89,10 +94,15 @@ func (c *call) deliver(conn *upConn, body *segments, firstBy *time.Time) error {
 		*firstBy = time.Now().Add(u.within)
 	}
 	if c.read = u.taken.Load(); !c.read {
-		c.closing = true
-		c.client.lingering.Store(true)
+		c.keepApart()
 	}
 	return nil
+}
+
+// keepApart ends the app's connection with the answer: what is still to come of the body would be taken for a request.
+func (c *call) keepApart() {
+	c.closing = true
+	c.client.lingering.Store(true)
 }
 
 // stopUpload ends the upload, if there is one, and says why it failed, if it was the app's fault.
