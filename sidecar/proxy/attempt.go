@@ -95,6 +95,10 @@ func (c *call) choose() *routing.Refusal {
 				}
 				break
 			}
+			if c.attempts > 0 && !c.able(b.Target) {
+				without |= 1 << i // its refusal is no answer to what went wrong elsewhere
+				continue
+			}
 			if tr, ok := c.proxy.ejections.admit(b.Target); ok {
 				c.tried |= 1 << i
 				c.target, c.trial, c.forced = b.Target, tr, false
@@ -121,7 +125,7 @@ func (c *call) others() bool {
 		l := &c.rule.Levels[i]
 		for j := range l.Backends {
 			b := &l.Backends[j]
-			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && (c.forced || c.proxy.ejections.free(b.Target)) {
+			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && (c.forced || c.proxy.ejections.free(b.Target)) {
 				return true
 			}
 		}
@@ -132,17 +136,23 @@ func (c *call) others() bool {
 // refuseOperation keeps everything but inference away from a provider that a key is sent to.
 func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
 	switch {
+	case c.able(c.target):
+		return nil
 	case c.operation != nil:
-		if _, ok := c.target.PathFor(c.operation, c.model); !ok && !c.target.Key.IsZero() {
-			return fail(routing.OperationNotFound, "where %s has %s is not known, since its spec.path does not end in /chat/completions", c.target.Provider, c.operation.Suffix)
-		}
-		return nil
-	case c.target.Key.IsZero():
-		return nil
+		return fail(routing.OperationNotFound, "where %s has %s is not known, since its spec.path does not end in /chat/completions", c.target.Provider, c.operation.Suffix)
 	case otherwise != nil:
 		return fail(routing.MethodNotAllowed, "%s %s is not an inference operation, and only those go to a provider with a key: use %s", c.ctx.Method(), c.path, otherwise.Method)
 	}
 	return fail(routing.OperationNotFound, "%s is not an inference operation, and only those go to a provider with a key: call / or /v1/chat/completions, for example", c.path)
+}
+
+// able tells whether a request may go to a target.
+func (c *call) able(t *routing.Target) bool {
+	if c.operation == nil || t.Key.IsZero() {
+		return t.Key.IsZero()
+	}
+	_, ok := t.PathFor(c.operation, c.model)
+	return ok
 }
 
 // retryReason is why an attempt may be followed by another.
@@ -286,16 +296,15 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		firstBy = conn.asked.Add(limits.FirstToken)
 	}
 	conn.endBy(earlier(firstBy, c.deadline))
+	if !c.deadline.IsZero() && c.deadline.Sub(conn.asked) < limits.Request/2 {
+		c.trial.hurried = true // the wait for the connection had most of it
+	}
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
 		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && conn.unserved(c.operation)
 		f := c.lost(conn, err)
 		conn.discard()
-		return f, retryReason{
-			allowed: f.code == routing.UpstreamReset && retries.Reset || f.code == routing.FirstTokenTimeout && retries.FirstToken ||
-				f.code == routing.UpstreamInvalid && (retries.GatewayError || retries.ServerError), // the app would be told 502
-			same: true,
-		}, stale
+		return f, retryReason{allowed: c.retries(f), same: true}, stale
 	}
 	c.sent = true
 	resp := &c.ctx.Response
@@ -328,8 +337,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		if err := s.awaitFirst(); err != nil {
 			f := s.failure(err)
 			_ = s.Close()
-			allowed := f.code == routing.FirstTokenTimeout || f.code == routing.UpstreamReset && retries.Reset
-			return f, retryReason{allowed: allowed, same: true}, false
+			return f, retryReason{allowed: c.retries(f), same: true}, false
 		}
 	}
 	if c.persisted() && clientsRetry(status) {
@@ -345,6 +353,20 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	s.start(c)
 	return nil, retryReason{}, false
+}
+
+// retries tells whether the rule wants another attempt after one that ended before anything reached the app.
+func (c *call) retries(f *failure) bool {
+	switch r := &c.rule.Retries; f.code {
+	case routing.UpstreamReset:
+		return r.Reset
+	case routing.FirstTokenTimeout:
+		return r.FirstToken
+	case routing.UpstreamInvalid:
+		return r.GatewayError || r.ServerError // the app would be told 502
+	default:
+		return false
+	}
 }
 
 // persisted says that the sidecar has tried again by itself, or would have but for the budget: an app that does so too

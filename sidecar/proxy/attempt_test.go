@@ -201,6 +201,32 @@ func TestAHeadThatBreaksOffIsLeftForTheNext(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatBreaksBeforeItsFirstTokenIsLeftForTheNext(t *testing.T) {
+	for on, sent := range map[string]int{"first-token, gateway-error": 1, "first-token, 5xx": 1, "first-token, reset": 0} {
+		t.Run(on, func(t *testing.T) {
+			r := newRig(t, rawConfig("")+route("chat", `
+  - retries: {attempts: 1, retryOn: [`+on+`]}
+    backendRefs: [{providerHost: 127.0.0.5}, {providerHost: api.moonshot.cn, priority: 1}]`))
+			serve(t, always(eventsHead+"no size\r\n", false))
+			got := r.do("POST", "http://chat", streamed)
+			if n := r.provider.Received(); n != sent || (got.status == 200) != (sent == 1) {
+				t.Errorf("%d after %d requests to the second", got.status, n)
+			}
+		})
+	}
+}
+
+func TestAProviderWithoutTheOperationIsNoElsewhere(t *testing.T) {
+	r := newRig(t, strings.Replace(providers, "host: api.moonshot.cn\n", "host: api.moonshot.cn\n  path: /odd\n", 1)+route("chat", `
+  - retries: {attempts: 1, retryOn: [5xx]}
+    backendRefs: [{providerHost: dashscope.aliyuncs.com}, {providerHost: api.moonshot.cn, priority: 1}]`))
+	r.provider.Script(qwen, llmserver.Fault{Status: 503, Times: -1})
+	got := r.do("POST", "http://chat/v1/embeddings", `{"model":"e","input":"one"}`)
+	if got.status != 503 || r.provider.Received() != 2 {
+		t.Errorf("%d %s after %d requests", got.status, got.body, r.provider.Received())
+	}
+}
+
 func TestAttemptsGoToTheSamePriorityThenToTheNextThenRoundAgain(t *testing.T) {
 	r := newRig(t, providers+route("chat", `
   - retries: {attempts: 4, retryOn: [5xx]}

@@ -159,6 +159,21 @@ func TestAQueueThatTakesAllTheTimeEjectsNobody(t *testing.T) {
 	}
 }
 
+func TestAQueueThatLeavesLittleTimeEjectsNobody(t *testing.T) {
+	config := strings.Replace(ejecting("1h"), "trafficPolicy: {outlierDetection: {consecutive5xxErrors: 3", "trafficPolicy: {connectionPool: {tcp: {maxConnections: 1}}, outlierDetection: {consecutive5xxErrors: 1", 1)
+	r := newRig(t, strings.Replace(config, "{attempts: 0}", "{attempts: 0}\n    timeouts: {request: 2s}", 1)+route("slow", "\n  - backendRefs: [{providerHost: dashscope.aliyuncs.com}]"))
+	r.provider.Script(qwen, llmserver.Fault{StallAfter: new(1)}, llmserver.Fault{Delay: time.Hour})
+	resp, err := r.open(t.Context(), "POST", "http://slow", streamed) // it has the only connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(1500*time.Millisecond, func() { _ = resp.Body.Close() }).Stop()
+	r.do("POST", "http://chat", prompt).wantError(t, 504, routing.DeadlineExceeded, "2s")
+	if got := r.exposed(); !strings.Contains(got, "remora_ejected_backends 0\n") {
+		t.Error("the provider is left alone")
+	}
+}
+
 func TestAppsThatLeaveEjectNobody(t *testing.T) {
 	r := newRig(t, ejecting("1h"))
 	r.provider.Script(qwen, llmserver.Fault{Delay: time.Hour, Times: 10})
