@@ -62,7 +62,7 @@ func (c *call) account() *metrics.Calls {
 // form says how the answer is to be read; without one, it tells nothing of tokens.
 func (c *call) form() (f usage.Form, ok bool) {
 	h := &c.ctx.Response.Header
-	if c.operation == nil || !c.operation.Usage || h.StatusCode() >= fasthttp.StatusBadRequest || len(h.ContentEncoding()) > 0 {
+	if c.operation == nil || !c.operation.Usage || h.StatusCode() >= fasthttp.StatusBadRequest || isEncoded(h) {
 		return 0, false
 	}
 	switch {
@@ -72,6 +72,12 @@ func (c *call) form() (f usage.Form, ok bool) {
 		return usage.AskedEvents, true
 	}
 	return usage.Events, true
+}
+
+// isEncoded tells whether the answer is in another form than it was asked for. Some providers name the one that it has.
+func isEncoded(h *fasthttp.ResponseHeader) bool {
+	coding := h.ContentEncoding()
+	return len(coding) > 0 && !bytes.EqualFold(coding, []byte("identity"))
 }
 
 func isEvents(h *fasthttp.ResponseHeader) bool {

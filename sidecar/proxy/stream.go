@@ -77,7 +77,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	*s = stream{
 		proxy: c.proxy, client: c.client, conn: conn, out: s.out[:0], firstBy: firstBy, deadline: c.deadline,
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
-		events:   c.operation != nil && (length < 0 || form == usage.AskedEvents) && isEvents(h) && len(h.ContentEncoding()) == 0,
+		events:   c.operation != nil && (length < 0 || form == usage.AskedEvents) && isEvents(h) && !isEncoded(h),
 		reusable: reusable, host: conn.pool.address, form: form, counted: counted, op: c.operation,
 		upload: c.upload,
 	}

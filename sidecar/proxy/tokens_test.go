@@ -373,6 +373,43 @@ func TestEventsWithALengthAreCountedToo(t *testing.T) {
 	}
 }
 
+func TestAnErrorPassesAlsoWithUsageAndWhereNothingIsEncoded(t *testing.T) {
+	for name, c := range map[string]struct{ event, seen string }{
+		"an error":          {`{"error":{"message":"out of memory"},"usage":{"prompt_tokens":1,"completion_tokens":2}}`, `data: {"error":{"message":"out of memory"}}` + "\n\n"},
+		"an error's text":   {`{"usage":{"prompt_tokens":1,"completion_tokens":2},"error":"out of memory"}`, `data: {"error":"out of memory"}` + "\n\n"},
+		"no error":          {`{"error":null,"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, ""},
+		"filters' findings": {`{"prompt_filter_results":[{}],"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}`, `data: {"prompt_filter_results":[{}],"choices":[]}` + "\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, rawConfig(""))
+			head := strings.Replace(eventsHead, "\r\n\r\n", "\r\nContent-Encoding: identity\r\n\r\n", 1)
+			serve(t, always(head+chunkOf("data: "+c.event+"\n\n")+chunkOf("data: [DONE]\n\n")+"0\r\n\r\n", true))
+			if got := r.do("POST", "http://raw", streamed); got.body != c.seen+"data: [DONE]\n\n" {
+				t.Errorf("got %q", got.body)
+			}
+			if n := r.metrics.Calls(metrics.Call{Provider: "default/raw", Operation: "chat"}); n.Input.Get() != 1 || n.Output.Get() != 2 {
+				t.Errorf("counted %d and %d", n.Input.Get(), n.Output.Get())
+			}
+		})
+	}
+}
+
+func TestAResponseThatHasEndedIsNotCut(t *testing.T) {
+	for _, end := range []string{"response.completed", "response.incomplete", "response.failed", "response.in_progress"} {
+		t.Run(end, func(t *testing.T) {
+			r := newRig(t, rawConfig(""))
+			sent := "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"hi\"}\n\n" +
+				"event: " + end + "\ndata: {\"type\":\"" + end + "\",\"response\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}}\n\n"
+			serve(t, always(eventsHead+chunkOf(sent), false)) // the last chunk is missing
+			got := r.do("POST", "http://raw/v1/responses", `{"stream":true,"input":"one"}`)
+			cut := end == "response.in_progress"
+			if !strings.HasPrefix(got.body, sent) || (len(got.body) > len(sent)) != cut || (r.metrics.Failures("UpstreamReset").Get() == 1) != cut {
+				t.Errorf("got %s", got.body)
+			}
+		})
+	}
+}
+
 func TestALargeEventPassesInPiecesWithoutItsUsage(t *testing.T) {
 	r := newRig(t, rawConfig(""))
 	image := strings.Repeat("A", 200<<10)

@@ -15,7 +15,7 @@ type lines struct {
 	dropped bool  // the event before was dropped
 	torn    bool  // some of the event has been passed on already
 	data    bool  // an event with data has come
-	said    bool  // the last event with data was [DONE]
+	said    bool  // the last event with data said that it is the last
 	start   int   // offset of the event
 	scanned int   // offset of what is new
 }
@@ -209,7 +209,7 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 	l.dropped = false
 	if l.value {
 		l.value, l.data = false, true
-		l.said = l.marking && l.mark == uint8(len(doneMark))
+		l.said = l.marking && l.mark == uint8(len(doneMark)) || m.scan.last
 		if m.scan.has {
 			if m.scan.found.Output > m.report.Output {
 				m.scan.tally.reset() // the text so far is in it
@@ -220,7 +220,7 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 		m.scan.reset()
 		l.torn = false
 		if m.form == AskedEvents && k.removes && ended {
-			if k.report && !k.choices && !k.filter && !torn {
+			if k.report && !k.choices && !k.keeps && !torn {
 				l.dropped = true
 				return to
 			}

@@ -7,7 +7,7 @@ type marks struct {
 	null    bool
 	removes bool // from and to are final
 	choices bool // there are some
-	filter  bool // there are Azure's prompt_filter_results
+	keeps   bool // there is something that the app needs, choices or not
 	report  bool // it is an object
 	from    int
 	to      int
@@ -36,9 +36,6 @@ func (m *marks) key(at int) {
 }
 
 func (m *marks) meaning(p place) {
-	if p == filterResults {
-		m.filter = true
-	}
 	if m.state != undecided {
 		return
 	}

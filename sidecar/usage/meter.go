@@ -55,7 +55,7 @@ func (m *Meter) Text() int64 { return m.scan.tally.Tokens() }
 // Data tells whether an event with data has come as a whole.
 func (m *Meter) Data() bool { return m.lines.data }
 
-// Said tells whether the last event with data was [DONE].
+// Said tells whether the last event with data said that nothing follows: [DONE], or the end of a response.
 func (m *Meter) Said() bool { return m.lines.said }
 
 // Sequence gives the last sequence_number of Responses' events; -1 without one.

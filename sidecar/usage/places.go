@@ -30,7 +30,8 @@ const (
 	// Values.
 	text
 	textOrParts
-	filterResults
+	keeps // the event, choices or not
+	eventType
 	inputTokens // the numbers begin here
 	outputTokens
 	totalTokens
@@ -143,8 +144,10 @@ func eventKey(key []byte) place {
 		return text
 	case "sequence_number":
 		return sequenceNumber
-	case "prompt_filter_results":
-		return filterResults
+	case "prompt_filter_results", "error": // the former is Azure's
+		return keeps
+	case "type":
+		return eventType
 	}
 	return elsewhere
 }

@@ -28,6 +28,7 @@ type position struct {
 	stack   [10]place
 	skip    int // open brackets of what is elsewhere
 	number  int64
+	last    bool // the event ends Responses' stream
 	marks   marks
 }
 
@@ -38,6 +39,7 @@ const (
 	inKey
 	inString
 	inText
+	inType
 	over // the object is complete
 )
 
@@ -147,6 +149,10 @@ func (s *scanner) quote(at int) {
 			s.tally.begin()
 		}
 		if s.depth == 1 {
+			if s.next == eventType {
+				s.mode, s.keyLen = inType, 0
+			}
+			s.marks.keeps = s.marks.keeps || s.next == keeps
 			s.marks.other()
 		}
 	}
@@ -171,6 +177,7 @@ func (s *scanner) open(c byte, at int, top place) {
 		}
 	}
 	if s.depth == 1 && into != report {
+		s.marks.keeps = s.marks.keeps || s.next == keeps
 		s.marks.other()
 	}
 	if into == elsewhere || int(s.depth) == len(s.stack) {
@@ -274,6 +281,10 @@ func (s *scanner) inQuotes(b []byte, from int) int {
 		s.tally.add(b[from:end])
 	case inKey:
 		s.keyPiece(b[from:end], ended)
+	case inType:
+		if name := s.name(b[from:end], ended); ended {
+			s.last = endsResponse(name)
+		}
 	default:
 	}
 	if !ended {
@@ -313,7 +324,16 @@ func backslashes(b []byte) int {
 	return n
 }
 
-func (s *scanner) keyPiece(b []byte, ended bool) {
+func endsResponse(event []byte) bool {
+	switch string(event) {
+	case "response.completed", "response.incomplete", "response.failed":
+		return true
+	}
+	return false
+}
+
+// name puts together the pieces of a short string. What it gives of one that has not ended means nothing.
+func (s *scanner) name(b []byte, ended bool) []byte {
 	key := b
 	if s.keyLen > 0 || !ended {
 		if int(s.keyLen)+len(b) > len(s.key) {
@@ -324,6 +344,11 @@ func (s *scanner) keyPiece(b []byte, ended bool) {
 			key = s.key[:s.keyLen]
 		}
 	}
+	return key
+}
+
+func (s *scanner) keyPiece(b []byte, ended bool) {
+	key := s.name(b, ended)
 	if !ended {
 		return
 	}
