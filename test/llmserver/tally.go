@@ -86,12 +86,13 @@ type bill struct {
 func (p *plan) account(o outcome) Tally {
 	b := p.bill
 	stream := p.events != nil
+	whole := o.whole || stream && o.pieces == len(p.events) // a client may leave before the end of what has no more to say
 	switch {
 	case b.Tokens == Tokens{}:
 		return Tally{}
-	case b.silent && o.whole:
+	case b.silent && whole:
 		return Tally{Silent: b.Tokens}
-	case !b.silent && (o.whole || stream && o.pieces > b.report):
+	case !b.silent && (whole || stream && o.pieces > b.report):
 		return Tally{Reported: b.Tokens}
 	}
 	if !stream {

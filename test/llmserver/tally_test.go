@@ -47,6 +47,7 @@ func TestTheTallyIsWhatWasReportedAndWhatWasNot(t *testing.T) {
 	f(chat, asked, "cut-after=6", llmserver.Tally{Cut: cost(4, 0)})
 	f(chat, asked, "cut-after=6 mid-event", llmserver.Tally{Cut: cost(4, 0)})
 	f(chat, asked, "cut-after=7", llmserver.Tally{Reported: cost(4, 0)})
+	f(chat, streaming(""), "cut-after=1000", llmserver.Tally{Silent: cost(4, 0)})
 	f(chat, asked, "usage=running cut-after=0", llmserver.Tally{Cut: cost(0, 0)})
 	f(chat, asked, "usage=running cut-after=3 mid-event", llmserver.Tally{Reported: cost(2, 0)})
 	f(chat, asked, "usage=running cut-after=6", llmserver.Tally{Reported: cost(4, 0)})
