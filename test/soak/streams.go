@@ -49,15 +49,20 @@ func (a *app) streamFrom(ctx context.Context, host, fault, further string, pause
 	return nil
 }
 
-// readStream gives the text of a stream and whether it speaks of usage.
+// readStream gives the text of a stream and whether it speaks of usage. It reads on to the end in any case, as an app that
+// wants to use its connection again does.
 func readStream(ctx context.Context, body io.Reader, pause time.Duration) (text string, usage bool, err error) {
 	lines := bufio.NewReader(body)
+	ended := false
+	var said error
 	for {
 		line, err := lines.ReadString('\n')
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF) && (ended || said != nil):
+			return text, usage, said
+		case errors.Is(err, io.EOF):
 			return text, usage, fmt.Errorf("the stream ends without [DONE] and without an error, after %q", text)
-		}
-		if err != nil {
+		case err != nil:
 			return text, usage, &cutOff{err.Error()}
 		}
 		data, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "data: ")
@@ -65,7 +70,8 @@ func readStream(ctx context.Context, body io.Reader, pause time.Duration) (text 
 			continue
 		}
 		if data == "[DONE]" {
-			return text, usage, nil
+			ended = true
+			continue
 		}
 		var chunk struct {
 			Choices []struct{ Delta struct{ Content string } }
@@ -76,7 +82,7 @@ func readStream(ctx context.Context, body io.Reader, pause time.Duration) (text 
 			return text, usage, fmt.Errorf("%w: %.200s", err, data)
 		}
 		if chunk.Error != nil {
-			return text, usage, &cutOff{"said " + chunk.Error.Code}
+			said = &cutOff{"said " + chunk.Error.Code}
 		}
 		if len(chunk.Choices) > 0 {
 			text += chunk.Choices[0].Delta.Content
