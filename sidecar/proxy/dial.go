@@ -64,7 +64,7 @@ func (p *pool) dial(client *clientConn, deadline time.Time, within time.Duration
 func (p *pool) connect(ctx context.Context, within time.Duration) (*net.TCPConn, net.Conn, *failure) {
 	raw, conn, f := p.reach(ctx)
 	if f == nil && p.tls != nil {
-		secured := tls.Client(conn, p.tls)
+		secured := tls.Client(&corked{Conn: conn}, p.tls)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			_ = raw.Close()
 			f = p.handshakeFailure(err, within)

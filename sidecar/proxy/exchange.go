@@ -20,6 +20,18 @@ func send(conn *upConn, head *[]byte, body *segments) error {
 		pieces = pieces[1:]
 	}
 	*head = first[:len(*head)] // grown, for the next request, but the head only: this one may have to be sent again
+	if len(pieces) > 0 && conn.below != nil {
+		conn.below.cork()
+		err := write(conn, first, pieces)
+		if failed := conn.below.uncork(); err == nil {
+			err = failed
+		}
+		return err
+	}
+	return write(conn, first, pieces)
+}
+
+func write(conn *upConn, first []byte, pieces [][]byte) error {
 	if _, err := conn.Write(first); err != nil {
 		return err
 	}

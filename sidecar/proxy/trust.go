@@ -15,6 +15,7 @@ func clientTLS(e routing.Endpoint, trusted *authorities) *tls.Config {
 	config := &tls.Config{
 		ServerName: e.ServerName, RootCAs: trusted.with(e.TrustedCAs), NextProtos: []string{"http/1.1"},
 		ClientSessionCache: tls.NewLRUClientSessionCache(32), MinVersion: tls.VersionTLS12,
+		DynamicRecordSizingDisabled: true, // nobody renders the beginning of a prompt
 	}
 	if e.CABundle != "" {
 		config.RootCAs = x509.NewCertPool()

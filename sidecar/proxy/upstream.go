@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 type upConn struct {
 	net.Conn // TLS or plain
 	raw      *net.TCPConn
+	below    *corked // what carries TLS; nil where it is plain
 	pool     *pool
 	br       *bufio.Reader
 	born     time.Time
@@ -40,6 +42,9 @@ const agesApart = 8
 
 func newUpConn(p *pool, raw *net.TCPConn, conn net.Conn) *upConn {
 	c := &upConn{Conn: conn, raw: raw, pool: p, born: time.Now(), young: uint8(rand.Uint32())}
+	if secured, ok := conn.(*tls.Conn); ok {
+		c.below, _ = secured.NetConn().(*corked)
+	}
 	c.br = bufio.NewReaderSize(c, readBufferSize)
 	return c
 }
