@@ -147,7 +147,7 @@ func TestAStreamThatRunsAtTheDeletionOfItsPodIsReadToItsEnd(t *testing.T) {
 	ends := listen(t, in, "app=reader")
 	apply(t, strings.Replace(pod("reader", container("app", `
 trap 'told=yes' TERM
-curl --silent --show-error --no-buffer --header '`+llmserver.FaultHeader+`: chunks=16 chunk-delay=250ms' http://`+example+` \
+curl --silent --show-error --no-buffer --header '`+llmserver.FaultHeader+`: chunks=60 chunk-delay=250ms' http://`+example+` \
   --data '{"stream":true,"messages":[{"role":"user","content":"of a stream to the end"}]}' >/tmp/events 2>&1 &
 until [ "$told" ]; do sleep 0.1; done
 before=$(grep -c '^data: ' /tmp/events)
