@@ -17,7 +17,7 @@ import (
 )
 
 // settleAfter is how long after the first configuration the sidecar counts as started.
-const settleAfter = time.Second
+const settleAfter = time.Second / 2
 
 // heapGrowth is by how many percent the heap may grow between two collections, where GOGC does not say. Requests allocate
 // next to nothing, so what half of the usual growth costs is seen nowhere, and what it saves is: a thousand streams
