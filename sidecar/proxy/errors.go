@@ -41,7 +41,6 @@ func (f *failure) Error() string {
 // fault of the sidecar: 500.
 var statuses = map[routing.Code]int{
 	routing.InvalidRequest:       fasthttp.StatusBadRequest,
-	routing.ClientGone:           fasthttp.StatusBadRequest, // of half a request: the app may still listen
 	routing.InvalidJSON:          fasthttp.StatusBadRequest,
 	routing.DuplicateKey:         fasthttp.StatusBadRequest,
 	routing.UnsupportedEncoding:  fasthttp.StatusUnsupportedMediaType,
