@@ -127,7 +127,7 @@ func (c *call) room(size int) *failure {
 		return nil
 	}
 	if size <= freeBody {
-		c.body = append(make([]byte, 0, size), c.body...)
+		c.body = append(make([]byte, 0, smallBody(size)), c.body...)
 		return nil
 	}
 	b, _ := buffers.Get().(*buffer)
@@ -149,6 +149,14 @@ func (c *call) room(size int) *failure {
 	recycle(old)
 	c.proxy.memory.give(&c.share, charged)
 	return nil
+}
+
+// smallBody is how large a buffer is that is kept with a call, so that most requests find one that is large enough.
+func smallBody(size int) int {
+	if size <= freeBody/4 {
+		return freeBody / 4
+	}
+	return freeBody
 }
 
 // charged is what the body's buffer has of the memory.
