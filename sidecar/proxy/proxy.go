@@ -241,6 +241,9 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	if f := c.serve(); f != nil {
 		p.refuse(c, f)
 	}
+	if !c.read {
+		c.keepApart() // whatever the answer is
+	}
 	if c.ctx.Hijacked() {
 		// The server does not go on with it.
 	} else if c.closing || p.draining.Load() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
