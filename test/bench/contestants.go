@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"iter"
 	"net"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,28 @@ type running struct {
 	caller       caller
 	version      string
 	outputTokens func(at place) (int, error)
+	wrong        error // what it answered, and is measured no more for; of Remora and the yardstick, that ends the run
+}
+
+// drop notes that a contestant has answered wrongly.
+func (r *running) drop(ctx context.Context, err error) error {
+	err = r.explain(err)
+	if r.name == remoraName || r.name == yardstick || ctx.Err() != nil {
+		return err
+	}
+	r.wrong = err
+	return nil
+}
+
+// right leaves out those that have answered wrongly.
+func right(all []*running) iter.Seq[*running] {
+	return func(yield func(*running) bool) {
+		for _, r := range all {
+			if r.wrong == nil && !yield(r) {
+				return
+			}
+		}
+	}
 }
 
 // missing is a contestant that this machine cannot run, and why.
@@ -84,7 +107,7 @@ func begin(ctx context.Context, c contestant, binary, version string, core int, 
 	if err != nil {
 		return nil, err
 	}
-	r := &running{process, at, c.caller, version, c.outputTokens}
+	r := &running{process: process, place: at, caller: c.caller, version: version, outputTokens: c.outputTokens}
 	if err := r.awaitAnswer(ctx); err != nil {
 		err = process.explain(err)
 		process.stop()

@@ -2,7 +2,7 @@
 // reverse proxy from plain HTTP on loopback to one HTTPS upstream, on one core of its own, while the
 // load and the upstream share another. All figures of a table come from one run.
 //
-// It fails when an answer is wrong, and never for slowness.
+// It fails when an answer of Remora or the yardstick is wrong, and never for slowness.
 package main
 
 import (
@@ -237,6 +237,9 @@ func (o options) report(out io.Writer, all []*running, absent []missing, s sheet
 	for _, r := range all {
 		columns = append(columns, r.name)
 		fmt.Fprintf(out, "%-13s  %s\n", r.name, r.version)
+		if r.wrong != nil {
+			fmt.Fprintf(out, "%-13s  WRONG, and not measured after that: %v\n", "", r.wrong)
+		}
 	}
 	for _, m := range absent {
 		fmt.Fprintf(out, "%-13s  MISSING: %v\n", m.name, m.reason)

@@ -230,3 +230,19 @@ func TestTokensThatAreCountedWronglyEndTheRun(t *testing.T) {
 	f(20, "<nil>")
 	f(21, "counter has counted 21 output tokens of 20")
 }
+
+func TestOnlyRemoraAndTheYardstickEndTheRunByAWrongAnswer(t *testing.T) {
+	all := []*running{{process: &process{name: remoraName}}, {process: &process{name: yardstick}}, {process: &process{name: "httputil"}}}
+	for i, ends := range []bool{true, true, false} {
+		if err := all[i].drop(t.Context(), io.ErrUnexpectedEOF); (err != nil) != ends {
+			t.Errorf("a wrong answer of %s: %v", all[i].name, err)
+		}
+	}
+	var left []string
+	for r := range right(all) {
+		left = append(left, r.name)
+	}
+	if got := strings.Join(left, " "); got != "remora fasthttp" {
+		t.Errorf("measured further are %s", got)
+	}
+}

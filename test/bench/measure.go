@@ -93,7 +93,8 @@ func (s sheet) addIdle(r *running) error {
 }
 
 // measure runs every case against every contestant, in turns, so that what disturbs the machine
-// disturbs them alike. Only a wrong answer is an error.
+// disturbs them alike. Only a wrong answer is an error, and only of Remora or the yardstick: another contestant is measured
+// no more then.
 func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load, progress io.Writer) (sheet, error) {
 	s := sheet{}
 	select {
@@ -120,10 +121,13 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 		for _, c := range cases {
 			fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, c.figure.label)
 			for range p.laps {
-				for _, r := range all {
+				for r := range right(all) {
 					each, err := p.requestsThrough(ctx, r, prompts()[c.prompt], c.count)
 					if err != nil {
-						return nil, r.explain(err)
+						if err := r.drop(ctx, err); err != nil {
+							return nil, err
+						}
+						continue
 					}
 					s.add(r.name, c.figure, each)
 					fmt.Fprintf(progress, " %s %.1f", r.name, each)
@@ -132,10 +136,13 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 			fmt.Fprintln(progress)
 		}
 		fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, chunkCPU.label)
-		for _, r := range all {
+		for r := range right(all) {
 			d, each, err := p.streamsThrough(ctx, r)
 			if err != nil {
-				return nil, r.explain(err)
+				if err := r.drop(ctx, err); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			s.add(r.name, chunkCPU, each)
 			fmt.Fprintf(progress, " %s %.1f", r.name, each)
@@ -149,10 +156,13 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 		}
 		s.add(direct, firstMedian, microseconds(quantile(base, 0.5)))
 		s.add(direct, firstSlow, microseconds(quantile(base, 0.99)))
-		for _, r := range all {
+		for r := range right(all) {
 			waited, err := p.firstChunks(ctx, r.load())
 			if err != nil {
-				return nil, r.explain(err)
+				if err := r.drop(ctx, err); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			added := quantile(waited, 0.5) - quantile(base, 0.5)
 			s.add(r.name, firstMedian, microseconds(added))
@@ -161,10 +171,12 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 		}
 		fmt.Fprintln(progress)
 	}
-	for _, r := range all {
+	for r := range right(all) {
 		fmt.Fprintf(progress, "%d streams through %s\n", p.manyStreams, r.name)
 		if err := p.manyThrough(ctx, r, s); err != nil {
-			return nil, r.explain(err)
+			if err := r.drop(ctx, err); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return s, nil
@@ -266,8 +278,10 @@ func (p plan) manyThrough(ctx context.Context, r *running, s sheet) error {
 		count: p.manyStreams, chunks: 4, spread: 2 * p.spread, pace: 20 * briskPace,
 		begun: func() { m, looked = r.resident() },
 	})
-	s.add(r.name, loadedMemory, m.all/mebibyte)
-	return errors.Join(err, looked)
+	if err = errors.Join(err, looked); err == nil {
+		s.add(r.name, loadedMemory, m.all/mebibyte)
+	}
+	return err
 }
 
 func microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
