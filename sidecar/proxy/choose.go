@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"math/rand/v2"
+
+	"remora.dev/remora/sidecar/routing"
+)
+
+// choose draws the backend of the next attempt. The share of a backend that cannot be used goes to the next priority,
+// never to another of the same. What is tried again, or moved away from an ejected backend, is nobody's share: it goes
+// to those that can be used. Where all of them are ejected, the first that was drawn is used all the same.
+func (c *call) choose() *routing.Refusal {
+	var why *routing.Refusal
+	var last struct {
+		target       *routing.Target
+		level, index int
+		tried        uint64
+	}
+	nobodys := c.attempts > 0
+	for ; c.level < len(c.rule.Levels); c.level, c.tried = c.level+1, 0 {
+		l := &c.rule.Levels[c.level]
+		for without := c.tried; ; {
+			if nobodys {
+				without |= l.Unusable()
+			}
+			i := l.Pick(rand.Uint64(), without)
+			if i < 0 {
+				break
+			}
+			b := &l.Backends[i]
+			if b.Target == nil {
+				if why == nil {
+					why = b.Refusal
+				}
+				break
+			}
+			if c.attempts > 0 && !c.able(b.Target) {
+				without |= 1 << i // its refusal is no answer to what went wrong elsewhere
+				continue
+			}
+			if tr, ok := c.proxy.ejections.admit(b.Target); ok {
+				c.tried |= 1 << i
+				c.target, c.trial, c.forced = b.Target, tr, false
+				return nil
+			}
+			if last.target == nil {
+				last.target, last.level, last.index, last.tried = b.Target, c.level, i, c.tried
+			}
+			without |= 1 << i
+			nobodys = true
+		}
+	}
+	if last.target == nil {
+		return why
+	}
+	c.level, c.tried = last.level, last.tried|1<<last.index
+	c.target, c.trial, c.forced = last.target, c.proxy.ejections.force(last.target), true
+	return nil
+}
+
+// others tells whether a backend is left that has not been tried. Those that are ejected count where all are.
+func (c *call) others() bool {
+	for i, tried := c.level, c.tried; i < len(c.rule.Levels); i, tried = i+1, 0 {
+		l := &c.rule.Levels[i]
+		for j := range l.Backends {
+			b := &l.Backends[j]
+			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && (c.forced || c.proxy.ejections.free(b.Target)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuseOperation keeps everything but inference away from a provider that a key is sent to.
+func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
+	switch {
+	case c.able(c.target):
+		return nil
+	case c.operation != nil:
+		return fail(routing.OperationNotFound, "where %s has %s is not known, since its spec.path does not end in /chat/completions", c.target.Provider, c.operation.Suffix)
+	case otherwise != nil:
+		return fail(routing.MethodNotAllowed, "%s %s is not an inference operation, and only those go to a provider with a key: use %s", c.ctx.Method(), c.path, otherwise.Method)
+	}
+	return fail(routing.OperationNotFound, "%s is not an inference operation, and only those go to a provider with a key: call / or /v1/chat/completions, for example", c.path)
+}
+
+// able tells whether a request may go to a target.
+func (c *call) able(t *routing.Target) bool {
+	if c.operation == nil || t.Key.IsZero() {
+		return t.Key.IsZero()
+	}
+	_, ok := t.PathFor(c.operation, c.model)
+	return ok
+}
