@@ -23,8 +23,9 @@ func (l levels) String() string {
 	return fmt.Sprintf("%d goroutines, %d files, %d MiB resident, %d MiB of it heap", l.goroutines, l.files, l.resident>>20, l.heap>>20)
 }
 
-// A sidecar at rest may hold so much more than it did after the warm-up. Goroutines and files do not come in such small
-// numbers where each call or each connection leaks; memory is taken in large pieces and given back late.
+// A sidecar at rest may hold so much more than a fresh one, and in memory than one that is warm. Goroutines and files do
+// not come in such small numbers where each call or each connection leaks; memory is taken in large pieces and given back
+// late.
 const (
 	moreGoroutines = 10
 	moreFiles      = 10
@@ -125,29 +126,21 @@ func (w *world) now() string {
 	return l.String()
 }
 
-// settled gives the levels once nothing changes any more; with a base, once they are within it, or else after a time that
-// is long enough for any of the sidecar's own.
-func (w *world) settled(ctx context.Context, base *levels) (levels, error) {
-	const calm = 8 // seconds without change: longer than connections to providers are kept
-	var last levels
-	for i, same := 0, 0; ; i++ {
-		l, err := w.levels()
-		if err != nil {
-			return levels{}, err
-		}
-		same++
-		if l.goroutines != last.goroutines || l.files != last.files {
-			same = 0
-		}
-		last = l
-		late := time.Duration(i)*time.Second > settleLimit
-		if base != nil && l.within(*base) || base == nil && same >= calm || late {
-			return l, nil
-		}
+// rested gives the levels when nothing has been asked for so long and they are within the base, or else after a time that
+// is longer than any for which the sidecar keeps a connection.
+func (w *world) rested(ctx context.Context, rest time.Duration, base levels) (levels, error) {
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	for tries := 0; ; tries++ {
 		select {
 		case <-ctx.Done():
 			return levels{}, ctx.Err()
-		case <-time.After(time.Second):
+		case <-timer.C:
 		}
+		l, err := w.levels()
+		if err != nil || l.within(base) || tries >= settleTries {
+			return l, err
+		}
+		timer.Reset(time.Second)
 	}
 }

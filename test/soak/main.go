@@ -30,7 +30,7 @@ func main() {
 func command(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	var s settings
-	flags.DurationVar(&s.length, "for", 30*time.Minute, "how long in all, with the warm-up and the rest at the end")
+	flags.DurationVar(&s.length, "for", 30*time.Minute, "how long, with the warm-up and the rest at the end, which may take up to two minutes more")
 	flags.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "what all choices follow from")
 	flags.IntVar(&s.apps, "apps", 24, "how many apps call at the same time")
 	flags.StringVar(&s.sidecar, "sidecar", "", "a sidecar that is built already; by default it is built first")

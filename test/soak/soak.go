@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,8 +21,8 @@ type settings struct {
 const (
 	progressInterval = 10 * time.Second
 	editInterval     = 300 * time.Millisecond
-	// settleLimit is how long goroutines and connections may take to come down when nothing is asked any more.
-	settleLimit = 90 * time.Second
+	// settleTries is how often it is tried again, once a second, when goroutines and connections have not come down.
+	settleTries = 120
 )
 
 // run soaks a sidecar. Its error says all that was wrong.
@@ -42,23 +41,21 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 
 	begun := time.Now()
 	warm := min(s.length/6, 2*time.Minute)
-	rest := min(s.length/6, time.Minute)
-	w.soak(ctx, out, warm, 0)
-	base, err := w.settled(ctx, nil)
+	rest := min(s.length/4, time.Minute)
+	base, err := w.levels()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "warmed up: %s\n", base)
-	w.soak(ctx, out, s.length-warm-rest-time.Since(begun)+warm, 1)
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
+	fmt.Fprintf(out, "fresh:     %s\n", base)
+	w.soak(ctx, out, warm, 0)
+	warmed, err := w.levels()
+	if err != nil {
+		return err
 	}
-	select {
-	case <-time.After(rest):
-	case <-ctx.Done():
-		return errors.New("interrupted")
-	}
-	last, err := w.settled(ctx, &base)
+	fmt.Fprintf(out, "warmed up: %s\n", warmed)
+	base.resident = warmed.resident // memory is kept for the next call; goroutines and connections are not
+	w.soak(ctx, out, s.length-rest-time.Since(begun), 1)
+	last, err := w.rested(ctx, rest, base)
 	if err != nil {
 		return err
 	}

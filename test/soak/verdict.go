@@ -39,7 +39,7 @@ func (v *verdict) judge(out io.Writer) error {
 		return err
 	}
 	if !v.last.within(v.base) {
-		v.fail("something leaks: at rest there are %s; after the warm-up there were %s", v.last, v.base)
+		v.fail("something leaks: at rest there are %s, where %s could be", v.last, v.base)
 	}
 	v.wrong = append(v.wrong, v.w.counts.wrongs()...)
 	if len(v.wrong) > 0 {
