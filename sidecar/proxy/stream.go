@@ -33,8 +33,9 @@ type stream struct {
 	trial    trial
 	upload   *upload // of the request, where that has not ended yet
 	out      []byte
-	whole    int // of out: so much is whole events
-	read     int // of out: so much the meter has read, of an answer that is no stream of events
+	whole    int   // of out: so much is whole events
+	read     int   // of out: so much the meter has read, of an answer that is no stream of events
+	early    error // what ended the answer before the server asked for it
 	torn     bool
 	form     usage.Form
 	meter    usage.Meter
@@ -108,8 +109,12 @@ func (s *stream) start(c *call) {
 			s.input = c.estimateInput()
 		}
 	}
-	// The first event may be here only in part, and then it is held back; the head must not be.
-	resp.ImmediateHeaderFlush = s.events || !s.answer.ready()
+	// An event that came with the head goes out with the head. One that is not here as a whole is held back; the head
+	// must not be.
+	if s.events && len(s.out) == 0 && s.answer.ready() {
+		s.early = s.fill()
+	}
+	resp.ImmediateHeaderFlush = s.events && s.whole == 0 || !s.events && !s.answer.ready()
 	if size < 0 && !c.ctx.Request.Header.IsHTTP11() {
 		// HTTP/1.0 knows no chunks: the end of the connection ends the answer. For the server this is a
 		// body of length 0 that grows, which it notices at its end, and closes the connection.
@@ -143,9 +148,9 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		}
 		return err
 	}
-	for first := len(s.out) > 0; ; first = false {
-		var err error
-		if !first { // else there is what awaitFirst has taken in
+	for first := len(s.out) > 0 || s.early != nil; ; first = false {
+		err := s.early
+		if !first { // else there is what has been taken in before
 			err = s.fill()
 		}
 		s.complete = errors.Is(err, io.EOF) || err == nil && s.answer.ended()
