@@ -14,7 +14,7 @@ import (
 // Each body is within what a request may have; kept all at once, they would be more than the sidecar is.
 func TestLargeBodiesDoNotEndASmallSidecar(t *testing.T) {
 	t.Parallel()
-	in := injected(t, "e2e-large")
+	in := injected(t, "e2e-large-bodies")
 	runSmall(t, in, "sk-of-large")
 	out := shell(t, in, "app", `
 { printf '{"model":"m","messages":[{"role":"user","content":"'; head -c 40000000 /dev/zero | tr '\0' x; printf '"}]}'; } >/tmp/large
@@ -35,17 +35,17 @@ wait`)
 	}
 }
 
-// Streams are not refused for the memory that they take: enough of them are more than a small sidecar is.
+// Small bodies are not counted: enough calls that wait for an answer are more than a small sidecar is.
 func TestASidecarThatRunsOutOfMemoryIsRestartedAndItsAppSeesAnError(t *testing.T) {
 	t.Parallel()
 	in := injected(t, "e2e-memory")
 	runSmall(t, in, "sk-of-memory")
 	shell(t, in, "app", ask(example, "before it is too much"))
 	out := shell(t, in, "app", `
-for i in 1 2 3 4; do
+{ printf '{"model":"m","messages":[{"role":"user","content":"it is too much'; head -c 15000 /dev/zero | tr '\0' x; printf '"}]}'; } >/tmp/small
+for i in 1 2; do
   curl --silent --parallel --parallel-immediate --parallel-max 300 --output /dev/null --max-time 60 --write-out '%{http_code} %{exitcode} %{time_total}\n' \
-    --header '`+llmserver.FaultHeader+`: chunks=90 chunk-delay=500ms' --json '{"stream":true,"messages":[{"role":"user","content":"it is too much"}]}' \
-    'http://`+example+`/?[1-300]' 2>/dev/null &
+    --header '`+llmserver.FaultHeader+`: delay=40s' --json @/tmp/small 'http://`+example+`/?[1-300]' 2>/dev/null &
 done
 wait`)
 	for line := range strings.Lines(out) {
@@ -56,7 +56,7 @@ wait`)
 		}
 		// A connection that is refused, closed or reset, while sending (55) or waiting: what is not is answered.
 		if status == 0 && exit != curlRefused && exit != curlEmpty && exit != curlSend && exit != curlReset {
-			t.Errorf("a stream ended with status %d, curl %d after %v s", status, exit, seconds)
+			t.Errorf("a call ended with status %d, curl %d after %v s", status, exit, seconds)
 		}
 	}
 	eventually(t, "the sidecar was killed for its memory, and runs again", func() (string, bool) {

@@ -30,8 +30,8 @@ type talker struct {
 	known map[string]talked // by their prompts: the kubelet removes logs
 }
 
-// talkTime is how long a call of a talker may take.
-const talkTime = 3 * time.Second
+// talkTime is how long a call of a talker may take. On a machine with much else to do, a sidecar that starts takes some of it.
+const talkTime = 10 * time.Second
 
 // talk starts one. Its prompts bear the marker several times, as one of them may be divided between two packets.
 func talk(t *testing.T, in, name, marker string, kept []string, told string) *talker {
