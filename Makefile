@@ -35,7 +35,7 @@ demo-down: ## End the demo's Kubernetes
 
 # -count=1: several tests build and run the programs, which the test cache knows nothing of. Packages begin in the order given:
 # those that take longest first, so that none of them is left over at the end; they wait more than they work, hence -p. Check has vetted.
-LONG := ./test/e2e ./test/integration ./webhook ./test/demo ./test/dockerfile ./test/bench/pods ./sidecar/watch
+LONG := ./test/e2e ./test/integration ./webhook ./test/soak ./test/demo ./test/dockerfile ./test/bench/pods ./sidecar/watch ./sidecar/proxy
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
@@ -63,7 +63,7 @@ bench: build ## Measure: the sidecar beside a bare fasthttp proxy, nginx and hap
 	@go run ./test/bench/pods
 
 soak: build ## Mixed load, faults and aborts for a long time (SOAKTIME=30m), then look for what has leaked
-	@go run ./test/soak -for $(SOAKTIME)
+	@go run ./test/soak -for $(SOAKTIME) -sidecar bin/sidecar
 
 fuzz: ## Run each fuzz test for a short while (FUZZTIME=15s)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file name; do \
