@@ -126,8 +126,14 @@ type sidecar struct {
 // start gives a sidecar that says that it serves, with the flags that say where its configuration is.
 func start(t *testing.T, flags ...string) *sidecar {
 	t.Helper()
+	return startProgram(t, os.Args[0], flags...)
+}
+
+// startProgram runs another build of the sidecar.
+func startProgram(t *testing.T, program string, flags ...string) *sidecar {
+	t.Helper()
 	flags = append([]string{"proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0"}, flags...)
-	s := &sidecar{t: t, process: exec.CommandContext(t.Context(), os.Args[0], flags...)}
+	s := &sidecar{t: t, process: exec.CommandContext(t.Context(), program, flags...)}
 	s.process.Env = append(os.Environ(), "TEST_AS_SIDECAR=1")
 	logged, err := s.process.StderrPipe()
 	if err != nil {

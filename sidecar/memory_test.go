@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -37,6 +39,19 @@ spec: {host: 127.0.0.1, port: %d, tls: {mode: DISABLE}}
 `, l.Addr().(*net.TCPAddr).Port))
 }
 
+// released builds the sidecar as it is released: this process may have the race detector in it, which takes several times
+// the memory.
+func released(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "sidecar")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	return program
+}
+
 // resident gives a figure of /proc/PID/status in bytes.
 func (s *sidecar) resident(field string) int {
 	s.t.Helper()
@@ -55,6 +70,7 @@ func (s *sidecar) resident(field string) int {
 // TestAHundredLargeUploadsFitIntoLittleMemory has a hundred apps send 10 MB each, at every speed, to a sidecar that may use
 // 128 MiB: as they are, they would take eight times that.
 func TestAHundredLargeUploadsFitIntoLittleMemory(t *testing.T) {
+	program := released(t)
 	t.Setenv("GOMEMLIMIT", "128MiB")
 	config := providing(t, nil, func(w http.ResponseWriter, q *http.Request) {
 		if n, err := io.Copy(io.Discard, q.Body); err != nil || n < 10<<20 {
@@ -62,7 +78,7 @@ func TestAHundredLargeUploadsFitIntoLittleMemory(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, `{"choices":[]}`)
 	})
-	s := start(t, "--config", config)
+	s := startProgram(t, program, "--config", config)
 	body := []byte(`{"messages":"` + strings.Repeat("x", 10<<20) + `"}`)
 	var running sync.WaitGroup
 	var served, refused atomic.Int64
@@ -195,7 +211,7 @@ func TestAThousandStreamsThatNobodyReadsTakeLittleMemory(t *testing.T) {
 			}
 		}
 	})
-	s := start(t, "--config", config)
+	s := startProgram(t, released(t), "--config", config)
 	before := s.resident("VmRSS")
 	dialer := net.Dialer{Control: tight}
 	for range streams {
