@@ -30,7 +30,7 @@ type plan struct {
 var (
 	fullPlan = plan{
 		rounds: 3, laps: 2, requests: 5_000, largeRequests: 1_000, connections: 32,
-		streams: 200, chunks: 40, manyStreams: 1_000, openLoop: 2_000, foreign: 500, largeForeign: 128 << 20, changes: 50,
+		streams: 200, chunks: 30, manyStreams: 1_000, openLoop: 2_000, foreign: 500, largeForeign: 128 << 20, changes: 50,
 		spread: time.Second, settle: 4 * time.Second,
 	}
 	quickPlan = plan{
@@ -136,18 +136,20 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 			fmt.Fprintln(progress)
 		}
 		fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, chunkCPU.label)
-		for r := range right(all) {
-			d, each, err := p.streamsThrough(ctx, r)
-			if err != nil {
-				if err := r.drop(ctx, err); err != nil {
-					return nil, err
+		for range p.laps {
+			for r := range right(all) {
+				d, each, err := p.streamsThrough(ctx, r)
+				if err != nil {
+					if err := r.drop(ctx, err); err != nil {
+						return nil, err
+					}
+					continue
 				}
-				continue
+				s.add(r.name, chunkCPU, each)
+				fmt.Fprintf(progress, " %s %.1f", r.name, each)
+				s.add(r.name, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
+				s.add(r.name, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
 			}
-			s.add(r.name, chunkCPU, each)
-			fmt.Fprintf(progress, " %s %.1f", r.name, each)
-			s.add(r.name, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
-			s.add(r.name, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
 		}
 		fmt.Fprintf(progress, "\nround %d of %d: %s:", round+1, p.rounds, firstMedian.label)
 		base, err := p.firstChunks(ctx, noProxy())
