@@ -3,10 +3,14 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/valyala/fasthttp"
 )
+
+// patience is how long a connection to the provider may take on a busy machine, on which nothing is to fail.
+const patience = time.Minute
 
 // serveBare is the role of the yardstick: the least that a reverse proxy made of
 // fasthttp can do. What Remora costs above it is the cost of what Remora does.
@@ -46,6 +50,7 @@ func serveFasthttp(args []string, edit func(*fasthttp.Request) error) error {
 	}
 	upstream := &fasthttp.HostClient{
 		Addr:                     args[1],
+		Dial:                     func(address string) (net.Conn, error) { return fasthttp.DialTimeout(address, patience) },
 		IsTLS:                    true,
 		TLSConfig:                authority,
 		StreamResponseBody:       true,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,7 @@ func openLoad(address string, authority *tls.Config, caller caller) *load {
 	l := &load{
 		client: &fasthttp.HostClient{
 			Addr:                     address,
+			Dial:                     func(address string) (net.Conn, error) { return fasthttp.DialTimeout(address, patience) },
 			IsTLS:                    authority != nil,
 			TLSConfig:                authority,
 			MaxConns:                 4096,

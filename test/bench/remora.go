@@ -20,6 +20,7 @@ metadata:
 spec:
   host: %s
   port: %d
+  trafficPolicy: {connectionPool: {tcp: {connectTimeout: 1m}}}
   configs:
     defaultConfig:
       openAIConfig:
