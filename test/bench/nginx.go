@@ -97,6 +97,9 @@ func nginxLua() contestant {
 			if _, err := os.Stat(luaModules + "ngx_http_lua_module.so"); err != nil {
 				return "", "", errors.New("nginx's module for Lua is not installed (`.ci/prerequisites bench` installs it)")
 			}
+			if found, _ := filepath.Glob("/usr/lib/*/lua/5.1/cjson.so"); len(found) == 0 {
+				return "", "", errors.New("cjson for Lua is not installed (`.ci/prerequisites bench` installs it)")
+			}
 			return binary, version + ", edits the model with Lua's cjson", nil
 		},
 		command: nginxCommand(luaPreamble, luaEdit),
