@@ -6,17 +6,14 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// Set holds the counters of one sidecar. Make it with New. All its methods may be called from any goroutine; those that
-// give a counter are cheap enough for each request.
+// Set holds the counters of one sidecar. Make it with New. All its methods may be called from any goroutine. Those that
+// give counters put together their names: who needs some for each request keeps them.
 type Set struct {
-	set   *metrics.Set
-	calls sync.Map // Call → *Calls
-	known sync.Map // name with labels → *metrics.Counter
+	set *metrics.Set
 }
 
 // New makes an empty set.
@@ -49,9 +46,6 @@ type Calls struct {
 
 // Calls gives the counters of a series.
 func (s *Set) Calls(c Call) *Calls {
-	if v, ok := s.calls.Load(c); ok {
-		return v.(*Calls)
-	}
 	l := c.labels()
 	tokens := func(kind, precision string) *metrics.Counter {
 		return s.set.GetOrCreateCounter(fmt.Sprintf(`remora_tokens_total{%s,type=%q,precision=%q}`, l, kind, precision))
@@ -62,42 +56,33 @@ func (s *Set) Calls(c Call) *Calls {
 	answers := func(usage string) *metrics.Counter {
 		return s.set.GetOrCreateCounter(fmt.Sprintf(`remora_answers_without_usage_total{%s,reason=%q}`, l, usage))
 	}
-	v, _ := s.calls.LoadOrStore(c, &Calls{
+	return &Calls{
 		Requests: s.set.GetOrCreateCounter("remora_requests_total{" + l + "}"),
 		Input:    tokens("input", "exact"), Output: tokens("output", "exact"),
 		Cached: part("cached"), Reasoned: part("reasoning"),
 		EstimatedInput: tokens("input", "estimated"), EstimatedOutput: tokens("output", "estimated"),
 		Estimated: answers("cut"), Unreported: answers("unreported"),
-	})
-	return v.(*Calls)
+	}
 }
 
 // Failures counts failed requests by their code. code is one of package routing's.
 func (s *Set) Failures(code string) *metrics.Counter {
-	return s.counter(`remora_failures_total{code=` + strconv.Quote(code) + `}`)
+	return s.set.GetOrCreateCounter(`remora_failures_total{code=` + strconv.Quote(code) + `}`)
 }
 
 // Retries counts attempts that followed a failed one, by the failed one's provider and code.
 func (s *Set) Retries(provider, code string) *metrics.Counter {
-	return s.counter(`remora_retries_total{provider=` + strconv.Quote(provider) + `,code=` + strconv.Quote(code) + `}`)
+	return s.set.GetOrCreateCounter(`remora_retries_total{provider=` + strconv.Quote(provider) + `,code=` + strconv.Quote(code) + `}`)
 }
 
 // RetriesWithheld counts attempts that were not made because the retry budget was spent.
 func (s *Set) RetriesWithheld(provider string) *metrics.Counter {
-	return s.counter(`remora_retries_withheld_total{provider=` + strconv.Quote(provider) + `}`)
+	return s.set.GetOrCreateCounter(`remora_retries_withheld_total{provider=` + strconv.Quote(provider) + `}`)
 }
 
 // Ejections counts how often a provider was left alone for a while.
 func (s *Set) Ejections(provider string) *metrics.Counter {
-	return s.counter(`remora_ejections_total{provider=` + strconv.Quote(provider) + `}`)
-}
-
-func (s *Set) counter(name string) *metrics.Counter {
-	if v, ok := s.known.Load(name); ok {
-		return v.(*metrics.Counter)
-	}
-	v, _ := s.known.LoadOrStore(name, s.set.GetOrCreateCounter(name))
-	return v.(*metrics.Counter)
+	return s.set.GetOrCreateCounter(`remora_ejections_total{provider=` + strconv.Quote(provider) + `}`)
 }
 
 // Gauge shows what value gives when it is asked. The name has no labels; a second gauge of that name panics.
