@@ -37,7 +37,7 @@ func (a *accounts) find(of account, in *metrics.Set) *metrics.Calls {
 	if before := a.all.Load(); before != nil {
 		all = maps.Clone(*before)
 	}
-	call := metrics.Call{Provider: of.provider.Namespace + "/" + of.provider.Name, Model: of.model, Operation: "other"}
+	call := metrics.Call{Provider: of.provider.Path(), Model: of.model, Operation: "other"}
 	if of.operation != nil {
 		call.Operation = of.operation.Name
 	}

@@ -118,7 +118,7 @@ func (c *call) withoutAsking(conn *upConn) (*failure, retryReason) {
 // leave gives a connection back whose answer is of no interest beyond its head; it ends it where the rest is not here yet.
 func (c *upConn) leave(h *fasthttp.ResponseHeader) {
 	length := h.ContentLength()
-	if length >= 0 && length == c.br.Buffered() && !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close")) {
+	if length >= 0 && length == c.br.Buffered() && persists(h) {
 		_, _ = c.br.Discard(length)
 		c.release()
 		return

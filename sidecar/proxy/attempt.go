@@ -36,7 +36,7 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 		}
 		// What the next attempt makes good, nobody else tells of.
 		c.proxy.log.Info("attempt failed, another follows", c.details(f)...)
-		c.proxy.metrics.Retries(c.target.Provider.Namespace+"/"+c.target.Provider.Name, string(f.code)).Inc()
+		c.proxy.metrics.Retries(c.target.Provider.Path(), string(f.code)).Inc()
 		if f := c.pause(reason.wait); f != nil {
 			return f
 		}

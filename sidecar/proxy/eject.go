@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"net"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,12 +105,6 @@ func (e *ejections) free(t *routing.Target) bool {
 	return b == nil || e.due(b)
 }
 
-// upstreamOf is how the log names an endpoint.
-func upstreamOf(t *routing.Target) string {
-	to := t.Endpoint.Value()
-	return net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port)))
-}
-
 func (e *ejections) ejected(t *routing.Target) *backend {
 	if b := e.all[keyOf(t)]; b != nil && b.out && t.Policy.EjectAfter > 0 {
 		return b
@@ -146,7 +138,7 @@ func (e *ejections) answered(tr *trial) {
 		b.turn = e.turns.Add(1)
 		tr.turn = b.turn
 		e.log.Info("a provider that was left alone answers again", "code", routing.BackendEjected,
-			"provider", tr.target.Provider.String(), "upstream", upstreamOf(tr.target))
+			"provider", tr.target.Provider.String(), "upstream", addressOf(tr.target.Endpoint.Value()))
 	}
 	e.note(b)
 }
@@ -213,9 +205,9 @@ func (e *ejections) eject(b *backend, t *routing.Target) {
 	b.until = e.now().Add(length)
 	b.times++
 	b.turn = e.turns.Add(1)
-	e.metrics.Ejections(t.Provider.Namespace + "/" + t.Provider.Name).Inc()
+	e.metrics.Ejections(t.Provider.Path()).Inc()
 	e.log.Info("a provider fails again and again: it is left alone where there is another", "code", routing.BackendEjected,
-		"provider", t.Provider.String(), "upstream", upstreamOf(t), "for", length.String(), "failures", b.early+b.late)
+		"provider", t.Provider.String(), "upstream", addressOf(t.Endpoint.Value()), "for", length.String(), "failures", b.early+b.late)
 }
 
 // abandon ends a trial that says nothing about the backend: the app left, or there was no connection to be had.

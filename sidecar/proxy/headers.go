@@ -137,6 +137,11 @@ func appendHeader(dst, name, value []byte) []byte {
 	return append(append(append(append(dst, name...), ": "...), value...), "\r\n"...)
 }
 
+// persists tells whether the provider keeps the connection for another request after this answer.
+func persists(h *fasthttp.ResponseHeader) bool {
+	return !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close"))
+}
+
 // strip makes the head of a provider's answer fit for the app's connection.
 func strip(h *fasthttp.ResponseHeader) {
 	if connection := string(joined(h.All(), fasthttp.HeaderConnection)); connection != "" {

@@ -53,8 +53,11 @@ type pool struct {
 	retired bool
 }
 
+// addressOf gives host:port.
+func addressOf(e routing.Endpoint) string { return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))) }
+
 func newPool(e routing.Endpoint, all *upstreams) *pool {
-	p := &pool{all: all, endpoint: e, address: net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port)))}
+	p := &pool{all: all, endpoint: e, address: addressOf(e)}
 	if e.TLS {
 		p.tls = clientTLS(e, all.trusted)
 	}

@@ -47,7 +47,7 @@ func (c *call) again(r retryReason) retryReason {
 	}
 	if !c.budget.take() {
 		c.withheld = true
-		c.proxy.metrics.RetriesWithheld(c.target.Provider.Namespace + "/" + c.target.Provider.Name).Inc()
+		c.proxy.metrics.RetriesWithheld(c.target.Provider.Path()).Inc()
 		return r
 	}
 	if !others {

@@ -54,7 +54,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	length := h.ContentLength()
 	status := h.StatusCode()
 	empty := c.ctx.IsHead() || status == fasthttp.StatusNoContent || status == fasthttp.StatusNotModified
-	reusable := !h.ConnectionClose() && !nominated(h.Peek(fasthttp.HeaderConnection), []byte("close")) && (empty || length != -2)
+	reusable := persists(h) && (empty || length != -2)
 	strip(h)
 	if empty || length >= 0 && length <= conn.br.Buffered() {
 		if !empty {

@@ -31,8 +31,11 @@ type Ref struct {
 
 // String gives the form "LLMProvider default/qwen".
 func (r Ref) String() string {
-	return r.Kind + " " + r.Namespace + "/" + r.Name
+	return r.Kind + " " + r.Path()
 }
+
+// Path is NAMESPACE/NAME, which names an object where its kind is known.
+func (r Ref) Path() string { return r.Namespace + "/" + r.Name }
 
 func compareRefs(a, b Ref) int {
 	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
