@@ -34,7 +34,7 @@ func callAllTheTime(t *testing.T, in, app, host, words string) *calls {
 	script := fmt.Sprintf(`
 call() {
   until [ -e /tmp/enough ]; do
-    echo "$(curl --silent --show-error --max-time 20 --write-out ' %%{http_code}' http://%s --data '%s' 2>&1 | tr '\n' ' ')"
+    echo "$(curl --silent --show-error --max-time 120 --write-out ' %%{http_code}' http://%s --data '%s' 2>&1 | tr '\n' ' ')"
     sleep 0.05
   done
 }

@@ -113,7 +113,7 @@ spec:
   template:
     metadata: {labels: {app: caller}}
     spec:
-      terminationGracePeriodSeconds: 30
+      terminationGracePeriodSeconds: 300
       containers: [`+container("app", caller("of the rolling update"))+`]
 `, "-n", in)
 	rolledOut := func() {
@@ -154,7 +154,7 @@ before=$(grep -c '^data: ' /tmp/events)
 wait $!
 `+ask(example, "after the stream")+` >/tmp/after 2>&1 || cp /tmp/after /dev/termination-log
 printf '%s %s %s' $before $(grep -c '^data: ' /tmp/events) "$(tail -n 2 /tmp/events | tr -d '\n')" >>/dev/termination-log
-`)), "terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 30", 1), "-n", in)
+`)), "terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 300", 1), "-n", in)
 	eventually(t, "the stream runs", func() (string, bool) {
 		r := received(t, atAnybody, "of a stream to the end")
 		return fmt.Sprintf("%+v", r), len(r) == 1

@@ -122,7 +122,7 @@ func apply(t *testing.T, manifest string, args ...string) string {
 }
 
 // patience is for what takes seconds on a machine that has nothing else to do.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // eventually asks until it is answered yes; what is said at last is shown otherwise.
 func eventually(t *testing.T, what string, ask func() (said string, yes bool)) {

@@ -80,7 +80,7 @@ func received(t *testing.T, p stage.Provider, words string) []llmserver.Request 
 
 // ask is a shell command: an app's call of a host, which fails where it is not answered 200.
 func ask(host, words string) string {
-	return fmt.Sprintf(`curl --silent --show-error --fail-with-body --max-time 30 http://%s --data '%s'`, host, question(words))
+	return fmt.Sprintf(`curl --silent --show-error --fail-with-body --max-time 120 http://%s --data '%s'`, host, question(words))
 }
 
 func question(words string) string {
