@@ -40,7 +40,7 @@ type LLMProviderList struct {
 
 // LLMProviderSpec describes one LLM API.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && size(self.configs.defaultConfig.openAIConfig.apiKey) > 0) || has(self.configs.defaultConfig.openAIConfig.apiKeyRef))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
+// +kubebuilder:validation:XValidation:rule="!has(self.tls) || !has(self.tls.mode) || self.tls.mode != 'DISABLE' || (has(self.tls.allowInsecureKey) && self.tls.allowInsecureKey) || !has(self.configs) || !has(self.configs.defaultConfig) || !has(self.configs.defaultConfig.openAIConfig) || !((has(self.configs.defaultConfig.openAIConfig.apiKey) && size(self.configs.defaultConfig.openAIConfig.apiKey) > 0) || has(self.configs.defaultConfig.openAIConfig.apiKeyRef) || has(self.configs.defaultConfig.openAIConfig.apiKeyRefs))",message="a key would travel in plain text: set tls.mode to SIMPLE, or accept the risk with tls.allowInsecureKey: true"
 type LLMProviderSpec struct {
 	// The pods that may use this provider, by their labels. Absent means every
 	// pod of the namespace. Two providers may share a host if no pod can have the
@@ -112,6 +112,47 @@ type LLMProviderSpec struct {
 	// +optional
 	TrafficPolicy *TrafficPolicy `json:"trafficPolicy,omitempty"`
 
+	// The namespaces that may use this provider beside its own: names of
+	// namespaces, "*" for all of them, "." for its own. Only providers of the
+	// installation's namespace (remora-system) can be exported. There, sidecars use
+	// it as if it were of their own namespace, with the keys of the Secrets that
+	// are beside it here; the namespace's people can read neither. A provider that
+	// a namespace has itself for the same host goes first. The word is Istio's. An
+	// addition of Remora.
+	//
+	//	exportTo: [shop, billing]
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:XValidation:rule="self.all(n, n == '*' || n == '.' || (size(n) <= 63 && n.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')))",message="give names of namespaces, \"*\" or \".\""
+	// +listType=atomic
+	// +optional
+	ExportTo []ExportTarget `json:"exportTo,omitempty"`
+
+	// The users (numeric UIDs, as securityContext.runAsUser has them) whose
+	// processes may use this provider, by what the kernel says of the connection
+	// to the sidecar. Absent: every container of the pod. It keeps out the
+	// containers that others bring into the pod, and kubectl port-forward, as long
+	// as they run as other users; a container that runs as root can become any
+	// user. An addition of Remora.
+	//
+	//	allowedUIDs: [1000]
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:Minimum=0
+	// +kubebuilder:validation:items:Maximum=4294967294
+	// +listType=atomic
+	// +optional
+	AllowedUIDs []int64 `json:"allowedUIDs,omitempty"`
+
+	// How long answers that are under way may go on after the key that they were
+	// asked with was taken away: its Secret, the value in it, or what named it. They
+	// are cut then, with the code KeyRevoked. 0s: at once. Absent: they go on to
+	// their end. No new request is sent with such a key in any case; and a key
+	// whose value is only replaced is not taken away. An addition of Remora.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:Pattern=`^[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$|^[-+]?0$`
+	// +optional
+	RevocationGracePeriod *metav1.Duration `json:"revocationGracePeriod,omitempty"`
+
 	// What is filled in into requests: for all of them, and for single rules of
 	// LLMRoutes.
 	//
@@ -127,6 +168,17 @@ type LLMProviderSpec struct {
 	// +optional
 	Configs ProviderConfigs `json:"configs,omitempty"`
 }
+
+// ExportTarget is the name of a namespace, "*" or ".".
+//
+// +kubebuilder:validation:MaxLength=63
+type ExportTarget string
+
+// What ExportTo can say beside names.
+const (
+	ExportToAll = "*" // every namespace
+	ExportToOwn = "." // the provider's own, which may use it in any case
+)
 
 // WorkloadSelector selects pods by their labels.
 type WorkloadSelector struct {
@@ -309,6 +361,18 @@ type SecretKeyReference struct {
 	Key string `json:"key,omitempty"`
 }
 
+// WeightedKeyReference names one value of a Secret, and its share.
+type WeightedKeyReference struct {
+	SecretKeyReference `json:",inline"`
+
+	// Its share of the requests, in proportion to the others; 0 takes none. Either
+	// every entry has one, or none, which is equal shares.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000000
+	// +optional
+	Weight *int32 `json:"weight,omitempty"`
+}
+
 // ProviderConfigs is what is filled in into requests to a provider.
 type ProviderConfigs struct {
 	// Used for every request, unless routeSpecificConfigs has something else to
@@ -317,8 +381,8 @@ type ProviderConfigs struct {
 	DefaultConfig ProviderConfig `json:"defaultConfig,omitempty"`
 
 	// Used for requests that matched the LLMRoute rule of that name. What an
-	// entry leaves out comes from defaultConfig; apiKey and apiKeyRef count as
-	// one.
+	// entry leaves out comes from defaultConfig; apiKey, apiKeyRef and apiKeyRefs
+	// count as one.
 	// +kubebuilder:validation:MaxProperties=256
 	// +optional
 	RouteSpecificConfigs map[string]ProviderConfig `json:"routeSpecificConfigs,omitempty"`
@@ -334,7 +398,7 @@ type ProviderConfig struct {
 
 // OpenAIConfig is what is filled in into requests of OpenAI's protocol.
 //
-// +kubebuilder:validation:XValidation:rule="!(has(self.apiKey) && size(self.apiKey) > 0 && has(self.apiKeyRef))",message="give apiKey or apiKeyRef, not both"
+// +kubebuilder:validation:XValidation:rule="(has(self.apiKey) && size(self.apiKey) > 0 ? 1 : 0) + (has(self.apiKeyRef) ? 1 : 0) + (has(self.apiKeyRefs) ? 1 : 0) <= 1",message="give one of apiKey, apiKeyRef and apiKeyRefs"
 type OpenAIConfig struct {
 	// The model that is asked for, in place of the app's own choice, in chat
 	// completions, completions and responses. Absent: the app's own.
@@ -357,6 +421,22 @@ type OpenAIConfig struct {
 	// create secret generic NAME --from-literal=apiKey=... An addition of Remora.
 	// +optional
 	APIKeyRef *SecretKeyReference `json:"apiKeyRef,omitempty"`
+
+	// Several keys, over which requests are spread by their weights. One that the
+	// provider answers with 401, 403 or 429 rests, for as long as Retry-After says,
+	// and the request is sent again with another; where all of them rest, the one
+	// whose rest ends first is used. An addition of Remora.
+	//
+	//	apiKeyRefs:
+	//	- {name: dashscope-a, weight: 3}
+	//	- {name: dashscope-b, weight: 1}
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(r, has(r.weight)) || self.all(r, !has(r.weight))",message="give every entry a weight, or none"
+	// +kubebuilder:validation:XValidation:rule="self.exists(r, !has(r.weight) || r.weight > 0)",message="every weight is 0: give one of them more"
+	// +listType=atomic
+	// +optional
+	APIKeyRefs []WeightedKeyReference `json:"apiKeyRefs,omitempty"`
 }
 
 // Status is what the controller found out about an object.

@@ -21,6 +21,10 @@ const (
 	MaxRouteConfigs  = 256
 	MaxRetryOn       = 8
 	MaxQuery         = 16
+	MaxKeys          = 16
+	MaxExportTo      = 256
+	MaxAllowedUIDs   = 64
+	MaxUID           = 1<<32 - 2 // the last one means "none"
 )
 
 // SecretTypeTLS is the type of Secret that clientCertificateRef names, with the keys tls.crt and tls.key.
@@ -46,6 +50,23 @@ func KeysSecretEntry(secret, key string) string { return secret + "_" + key }
 
 // TrustedCAEntry gives, in KeysSecret, the installation's additional trusted authorities as PEM. No name of a Secret begins with "_".
 const TrustedCAEntry = "_trusted-ca.crt"
+
+// ExportedEntry gives the key in KeysSecret of a provider that is exported to the namespace: its value is an ExportedProvider in JSON.
+// No name of a Secret begins with "_".
+func ExportedEntry(provider string) string { return ExportedPrefix + provider }
+
+// ExportedPrefix begins the keys of exported providers in KeysSecret.
+const ExportedPrefix = "_provider_"
+
+// ExportedProvider is a provider of the installation's namespace as other namespaces have it: with the values that it names.
+//
+// +kubebuilder:object:generate=false
+type ExportedProvider struct {
+	// Provider has name, uid, creationTimestamp and spec.
+	Provider LLMProvider `json:"provider"`
+	// Secrets has, by the Secrets' names and their keys, what the provider names and is there.
+	Secrets map[string]map[string][]byte `json:"secrets,omitempty"`
+}
 
 // TrustedCAs is the ConfigMap in the installation's namespace with the authorities that providers may be signed by beside the
 // public ones: PEM, under the key TrustedCAsKey. It may be missing.

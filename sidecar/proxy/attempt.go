@@ -90,6 +90,9 @@ func (c *call) try() (*failure, retryReason) {
 		method: c.ctx.Method(), path: c.upstreamPath(), query: c.query, authority: t.Authority,
 		target: t, operation: c.operation, length: body.size,
 	}
+	if t.Keyed() {
+		out.key = t.Keys[0].Key
+	}
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}

@@ -87,8 +87,8 @@ func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
 
 // able tells whether a request may go to a target.
 func (c *call) able(t *routing.Target) bool {
-	if c.operation == nil || t.Key.IsZero() {
-		return t.Key.IsZero()
+	if c.operation == nil || !t.Keyed() {
+		return !t.Keyed()
 	}
 	_, ok := t.PathFor(c.operation, c.model)
 	return ok

@@ -61,6 +61,7 @@ type outgoing struct {
 	query     []byte // without the question mark
 	authority string
 	target    *routing.Target // nil for a foreign host
+	key       routing.Key     // where the target has any
 	operation *routing.Operation
 	length    int  // of the body; -1: chunked; -2: none
 	websocket bool // the connection is to become one
@@ -76,7 +77,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 	}
 	dst = appendQuery(dst, fixed, o.query)
 	dst = append(append(append(dst, " HTTP/1.1\r\nHost: "...), o.authority...), "\r\n"...)
-	keyed := o.target != nil && !o.target.Key.IsZero()
+	keyed := o.target != nil && o.target.Keyed()
 	counted := o.operation != nil
 	connection := connectionOf(from)
 	valid := true
@@ -118,7 +119,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 		}
 	}
 	if keyed {
-		dst = appendKey(dst, o.target)
+		dst = appendKey(dst, o.target, o.key)
 	}
 	if o.websocket {
 		dst = append(dst, "Connection: Upgrade\r\nUpgrade: websocket\r\n"...)

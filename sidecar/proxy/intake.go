@@ -66,7 +66,7 @@ func (c *call) passes(host *routing.Host) bool {
 		return false
 	}
 	for i := range rule.Levels {
-		if slices.ContainsFunc(rule.Levels[i].Backends, func(b routing.Backend) bool { return b.Target != nil && b.Target.Key.IsZero() }) {
+		if slices.ContainsFunc(rule.Levels[i].Backends, func(b routing.Backend) bool { return b.Target != nil && !b.Target.Keyed() }) {
 			return true
 		}
 	}

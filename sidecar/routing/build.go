@@ -20,7 +20,7 @@ func backendField(rule, backend int) string {
 
 // build makes the table out of what was found to run.
 func (c *compiler) build() *Table {
-	t := &Table{hosts: map[string]*Host{}, trusted: c.trusted, incomplete: c.in.Incomplete}
+	t := &Table{hosts: map[string]*Host{}, trusted: c.trusted, incomplete: c.in.Incomplete, credentials: map[CredentialID]Key{}}
 	own := func(namespace string, h *Host) {
 		for _, name := range forms(h.Name, namespace) {
 			if t.hosts[name] == nil {
@@ -34,7 +34,7 @@ func (c *compiler) build() *Table {
 		}
 	}
 	routes, providers := c.mine(c.routes), c.mine(c.providers)
-	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.Object) })
+	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.Object.Namespace) })
 	slices.SortStableFunc(unreadable, func(a, b Unreadable) int { return compareRefs(a.Object, b.Object) })
 
 	// The first that owns a name keeps it: routes that run, routes that do not (what they would have
@@ -57,7 +57,7 @@ func (c *compiler) build() *Table {
 	for _, o := range providers {
 		if o.runs() && selects(o.selector, c.workload) {
 			rule := c.defaultRule(o)
-			own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, MaxBody: rule.MaxBody, paths: c.paths(o.path())})
+			own(o.namespace(), &Host{Name: strings.ToLower(o.host), Rules: []*Rule{rule}, MaxBody: rule.MaxBody, paths: c.paths(o.path())})
 		}
 	}
 	for _, o := range providers {
@@ -75,6 +75,11 @@ func (c *compiler) build() *Table {
 			}
 		}
 	}
+	for target := range t.Targets() {
+		for _, k := range target.Keys {
+			t.credentials[CredentialID{target.Provider, k.Name}] = k.Key
+		}
+	}
 	return t
 }
 
@@ -83,11 +88,11 @@ func (c *compiler) mine(objects []*object) []*object {
 	if c.workload == nil {
 		return objects
 	}
-	return slices.DeleteFunc(slices.Clone(objects), func(o *object) bool { return !c.sees(o.object) })
+	return slices.DeleteFunc(slices.Clone(objects), func(o *object) bool { return !c.sees(o.namespace()) })
 }
 
-func (c *compiler) sees(ref Ref) bool {
-	return c.workload == nil || ref.Namespace == c.workload.Namespace
+func (c *compiler) sees(namespace string) bool {
+	return c.workload == nil || namespace == c.workload.Namespace
 }
 
 func broken(ref Ref, p *Problem) string { return fmt.Sprintf("%s is refused: %s", ref, p) }
@@ -106,10 +111,10 @@ func (c *compiler) ownUnreadable(t *Table, own func(string, *Host), u *Unreadabl
 // refuse owns the hosts of providers that do not serve them.
 func (c *compiler) refuse(t *Table, own func(string, *Host), o *object) {
 	if p := o.firstInvalid(); p != nil {
-		c.ownBroken(t, own, o.host, o.object.Namespace, &Refusal{InvalidConfiguration, broken(o.object, p)})
+		c.ownBroken(t, own, o.host, o.namespace(), &Refusal{InvalidConfiguration, broken(o.object, p)})
 		return
 	}
-	own(o.object.Namespace, &Host{Name: strings.ToLower(o.host), Refusal: &Refusal{NotForThisWorkload,
+	own(o.namespace(), &Host{Name: strings.ToLower(o.host), Refusal: &Refusal{NotForThisWorkload,
 		fmt.Sprintf("%s does not select this pod: give the pod the labels of its workloadSelector, or call another host", o.object)}})
 }
 
@@ -267,18 +272,17 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 		Auth: authSchemes[s.AuthScheme], Policy: policyOf(s.TrafficPolicy),
 	}
 	t.Query, t.shownQuery = queryOf(s.Query)
+	t.RevokedFor = -1
+	if s.RevocationGracePeriod != nil {
+		t.RevokedFor = s.RevocationGracePeriod.Duration
+	}
+	t.UIDs = uidsOf(s.AllowedUIDs)
 	t.base, t.hasBase = strings.CutSuffix(t.Path, chatSuffix)
 	if conf.Model != "" {
 		t.JSONModel, _ = json.Marshal(conf.Model) // a string always marshals
 	}
-	if t.Key, refusal = c.key(o.object.Namespace, &conf); refusal != nil {
+	if t.Keys, refusal = c.keys(o, &conf, rule); refusal != nil {
 		return nil, refusal
-	}
-	switch {
-	case conf.APIKeyRef != nil:
-		t.KeyName = "secret " + conf.APIKeyRef.Name + "/" + secretKey(conf.APIKeyRef)
-	case conf.APIKey != "":
-		t.KeyName = "inline"
 	}
 	return t, nil
 }

@@ -18,6 +18,8 @@ const (
 	SecretInvalid       Code = "SecretInvalid"       // a Secret is there, but what it holds cannot be used
 	RuleNeverMatches    Code = "RuleNeverMatches"    // earlier rules take everything
 	RouteConfigUnused   Code = "RouteConfigUnused"   // no rule has that name
+	KeysTooLarge        Code = "KeysTooLarge"        // more keys than the Secret of a namespace's sidecars can hold
+	KeyNotPermitted     Code = "KeyNotPermitted"     // who writes the object may not read the key that it would send
 	InlineKey           Code = "InlineKey"           // a key is written into the object
 	UnexpandedVariable  Code = "UnexpandedVariable"  // ${VARIABLE} was not replaced
 	ReadableByOthers    Code = "ReadableByOthers"    // a file with keys that other users may read
@@ -53,6 +55,10 @@ const (
 	ClientGone           Code = "ClientGone"           // the app left before the answer was complete
 	BackendEjected       Code = "BackendEjected"       // a provider failed so often that it is left alone for a while
 	RetryBudgetSpent     Code = "RetryBudgetSpent"     // too many attempts are retries already
+	DirectConnection     Code = "DirectConnection"     // a call to the sidecar's own port, where only redirected ones are taken
+	CallerNotAllowed     Code = "CallerNotAllowed"     // the provider is not for processes of the user that calls
+	KeyRefused           Code = "KeyRefused"           // the provider answered 401, 403 or 429, and another key follows
+	KeyRevoked           Code = "KeyRevoked"           // the key was taken away while the call was under way
 	ShuttingDown         Code = "ShuttingDown"         // the sidecar is ending
 	InternalError        Code = "InternalError"        // a fault of the sidecar itself
 )

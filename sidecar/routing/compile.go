@@ -39,16 +39,21 @@ func judged(in Objects, presume bool) *compiler {
 // object is what both kinds have in common.
 type object struct {
 	findings
-	age      int64 // creation time, seconds
+	age      int64  // creation time, seconds
+	to       string // the namespace that it is exported to; empty: it is used in its own
 	host     string
 	id       hostID
 	selector *v1beta1.WorkloadSelector // nil for routes
 	provider *v1beta1.LLMProvider      // exactly one of these two is set
+	shadowed bool                      // another one of the namespace it is exported to has its host
 	route    *v1beta1.LLMRoute
 }
 
+// namespace is where the object is used.
+func (o *object) namespace() string { return cmp.Or(o.to, o.object.Namespace) }
+
 // runs tells whether nothing keeps the object from running.
-func (o *object) runs() bool { return o.firstInvalid() == nil }
+func (o *object) runs() bool { return !o.shadowed && o.firstInvalid() == nil }
 
 type compiler struct {
 	in        Objects
@@ -89,14 +94,23 @@ func (c *compiler) judge() {
 		o.id = newHostID(o.host, o.object.Namespace)
 		return o
 	}
-	for i := range c.in.Providers {
-		p := &c.in.Providers[i]
-		o := add(&object{
+	addProvider := func(p *v1beta1.LLMProvider, to string) *object {
+		o := &object{
 			findings: findings{object: Ref{v1beta1.KindLLMProvider, p.Namespace, p.Name}},
-			age:      p.CreationTimestamp.Unix(), host: p.Spec.Host, selector: p.Spec.WorkloadSelector, provider: p,
-		})
+			age:      p.CreationTimestamp.Unix(), host: p.Spec.Host, selector: p.Spec.WorkloadSelector, provider: p, to: to,
+		}
 		judgeProvider(&o.findings, p)
-		c.providers = append(c.providers, o)
+		return o
+	}
+	for i := range c.in.Providers {
+		c.providers = append(c.providers, add(addProvider(&c.in.Providers[i], "")))
+	}
+	var exported []*object
+	for i := range c.in.Exported {
+		e := &c.in.Exported[i]
+		o := addProvider(&e.Provider, e.To)
+		o.id = newHostID(o.host, e.To)
+		exported = append(exported, o)
 	}
 	for i := range c.in.Routes {
 		r := &c.in.Routes[i]
@@ -108,6 +122,8 @@ func (c *compiler) judge() {
 		c.routes = append(c.routes, o)
 	}
 	slices.SortStableFunc(c.providers, order)
+	slices.SortStableFunc(exported, order)
+	c.providers = append(c.providers, exported...) // what a namespace has itself goes first
 	slices.SortStableFunc(c.routes, order)
 }
 
@@ -124,7 +140,10 @@ func (c *compiler) settleHosts() {
 				continue
 			}
 			first := taken[o.id][rival]
-			if o.route != nil {
+			if o.to != "" && first.to == "" {
+				o.shadowed = true
+				first.warn(HostConflict, "spec.host", "%q is also that of %s, which is exported to this namespace: this one is used", first.host, o.object)
+			} else if o.route != nil {
 				o.invalid(HostConflict, "spec.host", "%q has a route already, %s, which is older or has the lesser name: add the rules there, or remove one of the two", o.host, first.object)
 			} else {
 				o.invalid(HostConflict, "spec.host", "%q has a provider already, %s, which is older or has the lesser name: change the host, or give the two workloadSelectors that no pod can match both of", o.host, first.object)
@@ -151,6 +170,9 @@ func (c *compiler) judgeReferences() {
 		c.judgeRouteReferences(o)
 	}
 	for _, o := range c.providers {
+		if o.to != "" {
+			continue // it is judged where it is
+		}
 		for name := range o.provider.Spec.Configs.RouteSpecificConfigs {
 			if !rules[o.object.Namespace][name] {
 				o.warn(RouteConfigUnused, "spec.configs.routeSpecificConfigs["+name+"]", "no LLMRoute has a rule named %q: correct the name, or add the rule", name)

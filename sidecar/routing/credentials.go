@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"strings"
@@ -30,11 +31,15 @@ func (c *compiler) judgeSecrets(o *object) {
 		return
 	}
 	check := func(field string, conf *v1beta1.OpenAIConfig) {
-		if conf.APIKeyRef == nil {
-			return
+		if ref := conf.APIKeyRef; ref != nil {
+			if _, r := c.key(o.object.Namespace, ref); r != nil {
+				o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
+			}
 		}
-		if _, r := c.key(o.object.Namespace, conf); r != nil {
-			o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
+		for i := range conf.APIKeyRefs {
+			if _, r := c.key(o.object.Namespace, &conf.APIKeyRefs[i].SecretKeyReference); r != nil {
+				o.add(Unresolved, r.Code, fmt.Sprintf("%s.apiKeyRefs[%d]", field, i), "%s; until then the other keys have its share", r.Message)
+			}
 		}
 	}
 	configs := &o.provider.Spec.Configs
@@ -47,12 +52,50 @@ func (c *compiler) judgeSecrets(o *object) {
 	}
 }
 
-// key finds the key of a config. With Secrets unknown, a reference gives none.
-func (c *compiler) key(namespace string, conf *v1beta1.OpenAIConfig) (Key, *Refusal) {
-	ref := conf.APIKeyRef
-	if ref == nil {
-		return NewKey(conf.APIKey), nil
+// keys finds the keys of a config that rule has of a provider: those that are there. Where none of them is, the first says why.
+func (c *compiler) keys(o *object, conf *v1beta1.OpenAIConfig, rule string) ([]Credential, *Refusal) {
+	switch {
+	case conf.APIKey != "":
+		name := "inline"
+		if specific, ok := o.provider.Spec.Configs.RouteSpecificConfigs[rule]; ok && rule != "" && hasKey(&specific.OpenAIConfig) {
+			name += " " + rule
+		}
+		return []Credential{{Name: name, Key: NewKey(conf.APIKey), Weight: 1}}, nil
+	case !hasKey(conf):
+		return nil, nil
 	}
+	var all []Credential
+	var first *Refusal
+	shared := false
+	for _, ref := range keyRefs(conf) {
+		key, r := c.key(o.object.Namespace, &ref.SecretKeyReference)
+		if r != nil {
+			first = cmp.Or(first, r)
+			continue
+		}
+		weight := uint32(1)
+		if ref.Weight != nil {
+			weight = uint32(*ref.Weight)
+		}
+		shared = shared || weight > 0
+		all = append(all, Credential{Name: "secret " + ref.Name + "/" + secretKey(&ref.SecretKeyReference), Key: key, Weight: weight})
+	}
+	if !shared {
+		return nil, first
+	}
+	return all, nil
+}
+
+// keyRefs gives the references of a config, one or several.
+func keyRefs(conf *v1beta1.OpenAIConfig) []v1beta1.WeightedKeyReference {
+	if conf.APIKeyRef != nil {
+		return []v1beta1.WeightedKeyReference{{SecretKeyReference: *conf.APIKeyRef}}
+	}
+	return conf.APIKeyRefs
+}
+
+// key finds the key that a reference means. With Secrets unknown, it gives none.
+func (c *compiler) key(namespace string, ref *v1beta1.SecretKeyReference) (Key, *Refusal) {
 	if c.presume {
 		return NewKey(ref.Name + "/" + secretKey(ref)), nil
 	}

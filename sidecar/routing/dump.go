@@ -166,8 +166,10 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 			{!strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
 			{t.Model != "", " model=" + t.Model},
 			{t.Stream, " stream"},
-			{t.KeyName != "", " key=" + strings.ReplaceAll(t.KeyName, " ", ":")},
-			{t.KeyName != "" && t.Auth != AuthBearer, " in=" + t.Auth.header()},
+			{t.Keyed(), t.keyNames()},
+			{t.RevokedFor >= 0, " revoked-for=" + t.RevokedFor.String()},
+			{t.UIDs != nil, " uids=" + strings.Trim(strings.ReplaceAll(fmt.Sprint(t.UIDs), " ", ","), "[]")},
+			{t.Keyed() && t.Auth != AuthBearer, " in=" + t.Auth.header()},
 			{t.Query != "", " query=" + t.shownQuery},
 			{t.Policy != defaultPolicy, t.Policy.String()},
 		} {
@@ -177,6 +179,29 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 		}
 		b.WriteByte('\n')
 	}
+}
+
+// keyNames names the keys, with their shares where there are several.
+func (t *Target) keyNames() string {
+	var b strings.Builder
+	for i := range t.Keys {
+		k := &t.Keys[i]
+		b.WriteString(" key=" + strings.ReplaceAll(k.Name, " ", ":"))
+		if len(t.Keys) > 1 {
+			fmt.Fprintf(&b, "*%d", k.Weight)
+		}
+	}
+	return b.String()
+}
+
+// reveal gives all keys, for the digest.
+func (t *Target) reveal() string {
+	var b strings.Builder
+	for i := range t.Keys {
+		b.WriteString(t.Keys[i].Key.Reveal())
+		b.WriteByte(0)
+	}
+	return b.String()
 }
 
 // String gives the match as a condition.
@@ -221,7 +246,7 @@ func (t *Table) digest() string {
 				for _, back := range l.Backends {
 					if back.Target != nil {
 						e := back.Target.Endpoint.Value()
-						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.Key.Reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
+						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
 					}
 				}
 			}

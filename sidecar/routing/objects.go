@@ -19,6 +19,9 @@ import (
 type Objects struct {
 	Providers []v1beta1.LLMProvider
 	Routes    []v1beta1.LLMRoute
+	// Exported are providers of the installation's namespace that others may use. The Secrets that they name are in Secrets, in
+	// the providers' namespace.
+	Exported []Exported
 	// Secrets that keys may come from. nil means that they are not known here (admission may not read
 	// them): then references to them are not judged, and lead to refusals.
 	Secrets []Secret
@@ -37,7 +40,13 @@ type Objects struct {
 
 // empty tells whether there is nothing that could be used or own a host.
 func (o *Objects) empty() bool {
-	return len(o.Providers) == 0 && len(o.Routes) == 0 && len(o.Unreadable) == 0
+	return len(o.Providers) == 0 && len(o.Exported) == 0 && len(o.Routes) == 0 && len(o.Unreadable) == 0
+}
+
+// Exported is a provider as a namespace has it that it is exported to.
+type Exported struct {
+	To       string // the namespace
+	Provider v1beta1.LLMProvider
 }
 
 // Secret is what Compile needs of a Kubernetes Secret.

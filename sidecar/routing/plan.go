@@ -175,7 +175,7 @@ func (e *edit) addUsers(before, after *Objects) {
 
 // part gives the objects that have a say in the hosts of the edit.
 func (e *edit) part(in *Objects) Objects {
-	out := Objects{Secrets: in.Secrets, Unreadable: in.Unreadable, Incomplete: in.Incomplete}
+	out := Objects{Exported: in.Exported, Secrets: in.Secrets, Unreadable: in.Unreadable, Incomplete: in.Incomplete}
 	need := hostSet{namespace: e.namespace}
 	owned := map[string]bool{} // the hosts of the edit that a route names in its backends: one that does is enough
 	for i := range in.Routes {
@@ -234,7 +234,7 @@ func namesOneOf(p *v1beta1.LLMProvider, secrets map[string]bool) bool {
 		return false
 	}
 	names := func(c *v1beta1.ProviderConfig) bool {
-		return c.OpenAIConfig.APIKeyRef != nil && secrets[p.Namespace+"/"+c.OpenAIConfig.APIKeyRef.Name]
+		return slices.ContainsFunc(keyRefs(&c.OpenAIConfig), func(ref v1beta1.WeightedKeyReference) bool { return secrets[p.Namespace+"/"+ref.Name] })
 	}
 	found := names(&p.Spec.Configs.DefaultConfig)
 	for _, c := range p.Spec.Configs.RouteSpecificConfigs {

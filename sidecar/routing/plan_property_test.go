@@ -382,10 +382,14 @@ func fate(r *routing.Rule) string {
 func target(t *routing.Target) string {
 	e := t.Endpoint.Value()
 	auth := t.Auth
-	if t.Key.IsZero() {
+	if !t.Keyed() {
 		auth = 0
 	}
-	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, t.Key.Reveal(), auth, t.Query, t.Policy)
+	var keys []string
+	for _, k := range t.Keys {
+		keys = append(keys, k.Key.Reveal(), fmt.Sprint(k.Weight))
+	}
+	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, keys, auth, t.Query, t.Policy)
 }
 
 // Calls of many kinds are routed through both tables: where one of them fares differently the plan says

@@ -146,7 +146,7 @@ func (t *Target) fills(now *Target) (out []fill) {
 	}
 	was, is := t.Endpoint.Value(), now.Endpoint.Value()
 	switch {
-	case was.TLS && !is.TLS && !now.Key.IsZero():
+	case was.TLS && !is.TLS && now.Keyed():
 		add(rankDanger, "calls leave in plain text from now on, to port %d, and the key with them", is.Port)
 	case was.TLS && !is.TLS:
 		add(rankDanger, "calls leave in plain text from now on, to port %d", is.Port)
@@ -212,7 +212,7 @@ func (t *Target) fills(now *Target) (out []fill) {
 
 func (t *Target) keyFills(now *Target) []fill {
 	out := t.otherKey(now)
-	if t.Auth != now.Auth && !t.Key.IsZero() && !now.Key.IsZero() {
+	if t.Auth != now.Auth && t.Keyed() && now.Keyed() {
 		out = append(out, fill{rankFill, fmt.Sprintf("the key is sent in %s instead of %s", now.Auth.header(), t.Auth.header())})
 	}
 	return out
@@ -220,25 +220,29 @@ func (t *Target) keyFills(now *Target) []fill {
 
 func (t *Target) otherKey(now *Target) []fill {
 	switch {
-	case t.Key == now.Key:
+	case slices.Equal(t.Keys, now.Keys):
 		return nil
-	case now.Key.IsZero():
+	case !now.Keyed():
 		return []fill{{rankMove, "no key is sent any more: the app's own credentials pass"}}
-	case t.Key.IsZero() && now.Endpoint.Value().TLS:
+	case !t.Keyed() && now.Endpoint.Value().TLS:
 		return []fill{{rankFill, "a key is sent from now on, and only inference calls pass"}}
-	case t.Key.IsZero():
+	case !t.Keyed():
 		return []fill{{rankDanger, "a key is sent from now on, in plain text, and only inference calls pass"}}
-	case t.KeyName == now.KeyName:
+	case t.keySource() == now.keySource():
 		return []fill{{rankFill, "another key is sent"}}
 	}
 	return []fill{{rankFill, fmt.Sprintf("another key is sent, %s instead of %s", now.keySource(), t.keySource())}}
 }
 
 func (t *Target) keySource() string {
-	if name, ok := strings.CutPrefix(t.KeyName, "secret "); ok {
-		return "that of Secret " + clip(name, 50)
+	name, ok := strings.CutPrefix(t.Keys[0].Name, "secret ")
+	switch {
+	case !ok:
+		return "that in the object"
+	case len(t.Keys) > 1:
+		return fmt.Sprintf("one of %d from Secret %s", len(t.Keys), clip(name, 40))
 	}
-	return "that in the object"
+	return "that of Secret " + clip(name, 50)
 }
 
 // rewrites tells whether the Host header is other than the provider's own name and port make it.

@@ -32,6 +32,7 @@ func judgeProvider(f *findings, p *v1beta1.LLMProvider) {
 	judgeAuthScheme(f, s.AuthScheme)
 	judgeQuery(f, s.Query)
 	judgePolicy(f, s.TrafficPolicy)
+	judgeUse(f, p)
 	const specific = "spec.configs.routeSpecificConfigs"
 	if n := len(s.Configs.RouteSpecificConfigs); n > v1beta1.MaxRouteConfigs {
 		f.invalid(InvalidValue, specific, "has %d entries: at most %d are allowed", n, v1beta1.MaxRouteConfigs)
@@ -189,11 +190,9 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 		if c.APIKey != "" {
 			f.invalid(InvalidValue, field+".apiKeyRef", "is given together with apiKey: remove one of them")
 		}
-		judgeReference(f, field+".apiKeyRef.name", ref.Name)
-		if len(validation.IsConfigMapKey(secretKey(ref))) > 0 {
-			f.invalid(InvalidValue, field+".apiKeyRef.key", "%q cannot be a key of a Secret: use letters, digits, -, _ and ., at most 253", ref.Key)
-		}
+		judgeKeyReference(f, field+".apiKeyRef", ref)
 	}
+	judgeKeyReferences(f, field+".apiKeyRefs", c)
 	if hasKey(c) && tls != nil && tls.Mode == v1beta1.TLSDisable {
 		if tls.AllowInsecureKey {
 			f.warn(KeyInPlainText, "spec.tls.allowInsecureKey", "the key travels in plain text: whoever sees the traffic has it")
@@ -203,7 +202,9 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 	}
 }
 
-func hasKey(c *v1beta1.OpenAIConfig) bool { return c.APIKey != "" || c.APIKeyRef != nil }
+func hasKey(c *v1beta1.OpenAIConfig) bool {
+	return c.APIKey != "" || c.APIKeyRef != nil || c.APIKeyRefs != nil
+}
 
 func secretKey(ref *v1beta1.SecretKeyReference) string {
 	if ref.Key == "" {
@@ -227,7 +228,7 @@ func configFor(p *v1beta1.LLMProvider, rule string) v1beta1.OpenAIConfig {
 		c.Stream = s.Stream
 	}
 	if hasKey(&s) {
-		c.APIKey, c.APIKeyRef = s.APIKey, s.APIKeyRef
+		c.APIKey, c.APIKeyRef, c.APIKeyRefs = s.APIKey, s.APIKeyRef, s.APIKeyRefs
 	}
 	return c
 }

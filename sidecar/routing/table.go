@@ -2,6 +2,7 @@ package routing
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 	"unique"
@@ -20,6 +21,8 @@ type Table struct {
 	trusted    authorities
 	incomplete bool
 	generation string
+
+	credentials map[CredentialID]Key
 
 	// Only after Retaining: the table it was called on, the hosts that were retired by their names, and the host
 	// that stands for every other, where it is no longer known which were.
@@ -101,15 +104,44 @@ type Target struct {
 	Path       string // of chat completions
 	base       string
 	hasBase    bool
-	Model      string // empty: the app's own
-	Stream     bool   // streamed unless the app says otherwise
-	Key        Key
-	KeyName    string // where the key comes from: "inline" or "secret NAME/KEY"
+	Model      string        // empty: the app's own
+	Stream     bool          // streamed unless the app says otherwise
+	Keys       []Credential  // one of which is sent; none: the app's own credentials pass
+	RevokedFor time.Duration // how long answers go on after their key was taken away; negative: to their end
+	UIDs       []uint32      // the users whose processes may use it, sorted; none: all
 	Auth       AuthScheme
 	Query      string // name=value&…, escaped: is in the query of every request, in place of the app's own of these names
 	shownQuery string // Query without what may be credentials
 	Policy     TrafficPolicy
 	JSONModel  []byte // Model as a JSON string; nil without one
+}
+
+// Credential is a key of a provider.
+type Credential struct {
+	Name   string // where the key comes from: "inline", "inline RULE" or "secret NAME/KEY"; the same in every table
+	Key    Key
+	Weight uint32 // its share, of all that its target has; 0: none
+}
+
+// Keyed tells whether a key is sent, and with it nothing but inference.
+func (t *Target) Keyed() bool { return len(t.Keys) > 0 }
+
+// Admits tells whether a process of that user may use the target.
+func (t *Target) Admits(uid uint32) bool {
+	_, found := slices.BinarySearch(t.UIDs, uid)
+	return found || len(t.UIDs) == 0
+}
+
+// CredentialID names a key across tables: its value may change, and it may be taken away.
+type CredentialID struct {
+	Provider Ref
+	Name     string // as in Credential
+}
+
+// Credential gives what a key is in this table; ok is false where it is not there any more.
+func (t *Table) Credential(id CredentialID) (key Key, ok bool) {
+	key, ok = t.credentials[id]
+	return key, ok
 }
 
 // AuthScheme is how a provider wants its key.

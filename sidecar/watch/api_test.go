@@ -99,7 +99,7 @@ func keyOf(t *testing.T, s *snapshot.Snapshot, host string) string {
 	if h == nil || len(h.Rules) == 0 {
 		t.Fatalf("%s is not served", host)
 	}
-	return h.Rules[0].Levels[0].Backends[0].Target.Key.Reveal()
+	return h.Rules[0].Levels[0].Backends[0].Target.Keys[0].Key.Reveal()
 }
 
 func TestAMissingRightIsNamedAndNothingIsReadyWithoutIt(t *testing.T) {
