@@ -38,6 +38,9 @@ func (c *connection) answer(request *Request, w *watcher, close bool) outcome {
 		answer: fault.applied(c.server.decide(request, fault.shape())),
 		fault:  fault, delay: delay, close: close, head: request.Method == http.MethodHead,
 	}
+	if fault.Reflect {
+		p.answer = p.reflecting(request.RawHeader)
+	}
 	if p.status == http.StatusSwitchingProtocols {
 		return c.converse(p, w)
 	}
@@ -98,4 +101,22 @@ func huge(n int64) [][]byte {
 		pieces = append(pieces, filler[:min(left, int64(len(filler)))])
 	}
 	return append(pieces, []byte(end))
+}
+
+// reflecting tells the lines of a request's head: each in a header of its own, and all of them in the body, as the field
+// "reflected" of the JSON object, or of an event before and one after those of the stream.
+func (a answer) reflecting(lines []string) answer {
+	a.header = slices.Clip(a.header)
+	for _, line := range lines {
+		a.header = append(a.header, "X-Reflected-"+line)
+	}
+	told := encode(map[string][]string{"reflected": lines})
+	switch {
+	case a.contentType == eventStream && len(a.events) > 0:
+		one := slices.Concat([]byte("data: "), told, []byte("\n\n"))
+		a.events = slices.Concat([][]byte{one}, a.events, [][]byte{one})
+	case bytes.HasSuffix(a.body, []byte("}")):
+		a.body = slices.Concat(a.body[:len(a.body)-1], []byte(","), told[1:])
+	}
+	return a
 }

@@ -23,6 +23,7 @@ type Fault struct {
 	Redirect   string // redirect=URL: 307 with this Location
 	Body       string // body=…: this body instead, as application/json
 	Huge       int64  // huge=BYTES: a JSON body of exactly this size
+	Reflect    bool   // reflect: the lines of the request's head are told back, in headers and in the body, an error's or a stream's too
 
 	Delay             time.Duration // delay=1s: before anything of the answer
 	FirstToken        time.Duration // first-token=500ms: before the first byte of the body; headers wait as well
@@ -64,7 +65,7 @@ type word struct {
 
 func (f *Fault) words() []word {
 	return []word{
-		{"status", &f.Status}, {"retry-after", &f.RetryAfter}, {"redirect", &f.Redirect}, {"huge", &f.Huge},
+		{"status", &f.Status}, {"retry-after", &f.RetryAfter}, {"redirect", &f.Redirect}, {"huge", &f.Huge}, {"reflect", &f.Reflect},
 		{"delay", &f.Delay}, {"first-token", &f.FirstToken}, {"headers=early", &f.HeadersEarly},
 		{"keepalive-comments", &f.KeepaliveComments}, {"chunks", &f.Chunks}, {"chunk-delay", &f.ChunkDelay},
 		{"split", &f.Split}, {"chunked", &f.Chunked}, {"stall-after", &f.StallAfter}, {"cut-after", &f.CutAfter},

@@ -38,6 +38,7 @@ func TestAFaultIsTheSameInItsTextForm(t *testing.T) {
 	f("cut-after=2 mid-event", llmserver.Fault{CutAfter: new(2), MidEvent: true})
 	f("error-after=3", llmserver.Fault{ErrorAfter: new(3)})
 	f("chunks=5 chunk-delay=20ms split chunked", llmserver.Fault{Chunks: 5, ChunkDelay: 20 * time.Millisecond, Split: true, Chunked: true})
+	f("status=401 reflect", llmserver.Fault{Status: 401, Reflect: true})
 	f("reset close garbage early-close", llmserver.Fault{Reset: true, Close: true, Garbage: true, EarlyClose: true})
 	if got, err := llmserver.ParseFault("mid-event=true"); err != nil || !got.MidEvent {
 		t.Errorf("mid-event=true: %v %v", got, err)
@@ -124,6 +125,25 @@ func TestAStreamCanBeChangedByAFault(t *testing.T) {
 	f("split", string(good))
 	f("keepalive-comments", strings.Repeat(": ping\n\n", 3)+string(good))
 	f("first-token=1ms headers=early", string(good))
+}
+
+func TestAProviderCanTellBackWhatItReceived(t *testing.T) {
+	s := start(t)
+	f := func(body, fault string, told int) {
+		t.Helper()
+		a, err := post(t, s, "/v1/chat/completions", body, llmserver.FaultHeader+": "+fault, "Api-Key: sk-told-back")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Body.Close()
+		got, err := io.ReadAll(a.Body)
+		if n := bytes.Count(got, []byte(`"Api-Key: sk-told-back"`)); err != nil || n != told || a.Header.Get("X-Reflected-Api-Key") != "sk-told-back" {
+			t.Errorf("%s: %v, %v, %d times in %s", fault, err, a.Header, n, got)
+		}
+	}
+	f(hello, "reflect", 1)
+	f(hello, "status=500 reflect", 1)
+	f(streaming(""), "reflect", 2)
 }
 
 func TestASplitEventComesInTwoChunks(t *testing.T) {
