@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -44,6 +45,7 @@ func TestTheGuardsHoldWithoutAnyWebhook(t *testing.T) {
 	t.Run("ObjectsAreWritten", g.objectsAreWritten)
 	t.Run("NobodyEntersTheSidecar", g.nobodyEntersTheSidecar)
 	t.Run("OnlyTheControllerGetsTokens", g.onlyTheControllerGetsTokens)
+	t.Run("NoAnswerToAWriteShowsKeys", g.noAnswerToAWriteShowsKeys)
 	t.Run("LargePodsAreJudgedInTime", g.largePodsAreJudgedInTime)
 }
 
@@ -182,6 +184,31 @@ func (g guards) onlyTheControllerGetsTokens(t *testing.T) {
 	f("system:serviceaccount:remora-system:remora-webhook", v1beta1.SidecarName, "only Remora's controller")
 	f("system:serviceaccount:guarded:remora-sidecar", v1beta1.SidecarName, "only Remora's controller")
 	f("system:node:n", v1beta1.SidecarName, "only Remora's controller")
+}
+
+// The API server answers a write with the whole object, so it must be refused to those who may not read it.
+func (g guards) noAnswerToAWriteShowsKeys(t *testing.T) {
+	editor := g.Config()
+	editor.Impersonate = rest.ImpersonationConfig{UserName: "editor"}
+	f := func(what string, try func(kubernetes.Interface, string) error) {
+		t.Helper()
+		t.Run(what, func(t *testing.T) {
+			check(t, try(kubernetes.NewForConfigOrDie(editor), "decoy"), nil)
+			check(t, try(kubernetes.NewForConfigOrDie(editor), v1beta1.KeysSecret), []string{"secrets/" + v1beta1.KeysSecret + " holds keys", "editor may not get it"})
+			check(t, try(kubernetes.NewForConfigOrDie(g.as("")), v1beta1.KeysSecret), nil)
+		})
+	}
+	inForeground := metav1.DeletePropagationForeground
+	f("a patch that changes nothing", func(c kubernetes.Interface, name string) error {
+		_, err := c.CoreV1().Secrets("guarded").Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`), metav1.PatchOptions{DryRun: tryOnly})
+		return err
+	})
+	f("a delete", func(c kubernetes.Interface, name string) error {
+		return c.CoreV1().Secrets("guarded").Delete(t.Context(), name, metav1.DeleteOptions{DryRun: tryOnly, PropagationPolicy: &inForeground})
+	})
+	f("a delete of all", func(c kubernetes.Interface, name string) error {
+		return c.CoreV1().Secrets("guarded").DeleteCollection(t.Context(), metav1.DeleteOptions{DryRun: tryOnly}, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	})
 }
 
 // What CEL may cost is bounded, and a policy that costs more denies.
