@@ -30,7 +30,8 @@ import (
 // that does not fit the Go types (one that was let in by another CRD) could be neither corrected nor deleted.
 type resources struct {
 	namespace func(name string) ([]*object, error) // all objects of a namespace
-	denied    *prometheus.CounterVec               // by kind and code
+	permits   *permits
+	denied    *prometheus.CounterVec // by kind and code
 }
 
 // Handle answers one admission request. What keeps it from judging is an internal error, so nothing is let in unjudged;
@@ -59,6 +60,16 @@ func (r *resources) Handle(ctx context.Context, req admission.Request) (answer a
 		}
 	}
 	v := judge(others, c)
+	if len(v.denied) == 0 {
+		missing, err := r.permits.missing(ctx, &req.UserInfo, c.ref(), needsOf(&c))
+		if err != nil {
+			log.FromContext(ctx).Error(err, "the rights of an author are not known")
+			return unjudged(&req, err)
+		}
+		if len(missing) > 0 {
+			v = verdict{denied: missing}
+		}
+	}
 	for _, p := range v.denied {
 		r.denied.WithLabelValues(p.Object.Kind, string(p.Code)).Inc()
 	}
@@ -145,7 +156,11 @@ func refusal(o *object, faults []routing.Problem) metav1.Status {
 		words = append(words, fmt.Sprintf("and %d more", more))
 		status.Details.Causes = append(status.Details.Causes, metav1.StatusCause{Type: metav1.CauseTypeFieldValueInvalid, Message: words[maxFaults]})
 	}
-	status.Message = fmt.Sprintf("%s %q is invalid: %s", o.kind(), o.ref.Name, strings.Join(words, "; "))
+	what := "is invalid"
+	if faults[0].Code == routing.KeyNotPermitted {
+		what, status.Code, status.Reason = "is not permitted", http.StatusForbidden, metav1.StatusReasonForbidden
+	}
+	status.Message = fmt.Sprintf("%s %q %s: %s", o.kind(), o.ref.Name, what, strings.Join(words, "; "))
 	return status
 }
 

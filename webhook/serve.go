@@ -156,9 +156,13 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	if err != nil {
 		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
 	}
+	rights, err := newPermits(config)
+	if err != nil {
+		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
+	}
 	s := &server{manager: m, log: log, definitions: newDefinitions(m.GetAPIReader())}
 	hook := m.GetWebhookServer()
-	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, denied: denied}})
+	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, permits: rights, denied: denied}})
 	s.ready = &readiness{log: log, checks: []check{
 		{"CustomResourceDefinitions", s.definitions.ready},
 		{"objects", func(*http.Request) error { return objects.synced() }},

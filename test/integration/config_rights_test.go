@@ -53,6 +53,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 				"patch admissionregistration.k8s.io/mutatingwebhookconfigurations - remora-webhook",
 				"list core/namespaces -", "watch core/namespaces -", "get core/namespaces - team-a",
 				"watch core/podtemplates remora-system remora-sidecar", "get core/podtemplates remora-system remora-sidecar",
+				"create authorization.k8s.io/subjectaccessreviews -",
 			},
 			mayNot: []string{
 				"patch core/namespaces - team-a", "watch core/podtemplates remora-system other", "patch core/podtemplates remora-system remora-sidecar",
@@ -65,6 +66,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 				"patch admissionregistration.k8s.io/validatingwebhookconfigurations - remora-guard",
 				"patch admissionregistration.k8s.io/validatingwebhookconfigurations - others", "create admissionregistration.k8s.io/validatingwebhookconfigurations -",
 				"create core/pods remora-system", "create core/serviceaccounts/token remora-system remora-controller", "impersonate core/users -",
+				"create authentication.k8s.io/tokenreviews -", "get rbac.authorization.k8s.io/roles team-a x", "create rbac.authorization.k8s.io/rolebindings team-a",
 			},
 		},
 		v1beta1.ControllerName: {
