@@ -51,6 +51,11 @@ func (in *Installation) Sidecar(ctx context.Context, namespace string, args ...s
 	if err != nil {
 		return nil, err
 	}
+	return in.SidecarWith(kubeconfig, namespace, args...)
+}
+
+// SidecarWith is Sidecar with a credential that is there already.
+func (in *Installation) SidecarWith(kubeconfig, namespace string, args ...string) (*Sidecar, error) {
 	ports, err := controlplane.FreePorts(3)
 	if err != nil {
 		return nil, err

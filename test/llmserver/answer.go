@@ -46,6 +46,9 @@ func (s *Server) decide(request *Request, shape shape) answer {
 	if refused := s.demands[host].check(request); refused != nil {
 		return *refused
 	}
+	if s.options.Revoked != nil && s.options.Revoked(request.Header) {
+		return failure(http.StatusUnauthorized, "Incorrect API key provided.", "invalid_api_key")
+	}
 	if realtime(request) {
 		return upgrade(request)
 	}

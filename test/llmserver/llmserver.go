@@ -34,6 +34,8 @@ type Options struct {
 	// KeyHeaders names the header in which a host wants its key, and nothing but the key, such as api-key. Default: as a
 	// bearer token, in Authorization.
 	KeyHeaders map[string]string
+	// Revoked tells of the headers of a request whether its key is good no more. Default: all keys stay good.
+	Revoked func(http.Header) bool
 	// Queries are the parameters of the query that a host demands, each of them once, such as api-version=2024-10-21.
 	// Default: none.
 	Queries map[string]string

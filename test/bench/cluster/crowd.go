@@ -43,11 +43,11 @@ func (b *bench) crowds(ctx context.Context) error {
 	defer running.Wait()
 	defer cancel()
 
-	memory, err := figures.Resident(b.APIServer.PID())
+	before, err := b.usage(ctx)
 	if err != nil {
 		return err
 	}
-	before, err := figures.CPUTime(b.APIServer.PID())
+	idle, err := figures.CPUTime(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
@@ -76,20 +76,29 @@ func (b *bench) crowds(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := figures.CPUTime(b.APIServer.PID())
+	started, err := figures.CPUTime(b.APIServer.PID())
 	if err != nil {
 		return err
 	}
-	grown, err := figures.Resident(b.APIServer.PID())
+	after, err := b.usage(ctx)
 	if err != nil {
 		return err
 	}
-	b.say("\n%d sidecars start at once: %s until each is ready; they cost the API server %.1f ms of CPU each,\n  and %.0f MiB of resident memory together",
-		b.crowd, ready, figures.Milliseconds(after-before)/float64(b.crowd), grown-memory)
+	if watches := after.watches - before.watches; watches < 3*b.crowd*9/10 { // those of others come and go
+		return fmt.Errorf("%d sidecars have only %d watches more than there were", b.crowd, watches)
+	}
+	thousands := float64(b.crowd) / 1000
+	b.say("\n%d sidecars with three watches each start at once: %s until each is ready", b.crowd, ready)
+	b.say("they cost the API server, per 1,000: %.0f MiB resident, of it %.0f MiB heap and %.0f MiB stacks; %.1f s of CPU at their start",
+		(after.resident-before.resident)/thousands, (after.heap-before.heap)/thousands, (after.stacks-before.stacks)/thousands, (started-idle).Seconds()/thousands)
+	if err := b.rest(ctx, thousands); err != nil {
+		return err
+	}
 
 	var reached figures.Times
 	changes := 5
-	if before, err = figures.CPUTime(b.APIServer.PID()); err != nil {
+	began, err := figures.CPUTime(b.APIServer.PID())
+	if err != nil {
 		return err
 	}
 	for i := range changes {
@@ -104,11 +113,29 @@ func (b *bench) crowds(ctx context.Context) error {
 		}
 		reached = append(reached, took...)
 	}
-	if after, err = figures.CPUTime(b.APIServer.PID()); err != nil {
+	ended, err := figures.CPUTime(b.APIServer.PID())
+	if err != nil {
 		return err
 	}
-	b.say("One change reaches all of them: %s; it costs the API server %.0f ms of CPU", reached, figures.Milliseconds(after-before)/float64(changes))
+	b.say("One change reaches all of them: %s; it costs the API server %.0f ms of CPU", reached, figures.Milliseconds(ended-began)/float64(changes))
 	return nil
+}
+
+// rest says what the API server does for sidecars whose configuration does not change.
+func (b *bench) rest(ctx context.Context, thousands float64) error {
+	before, err := figures.CPUTime(b.APIServer.PID())
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	select {
+	case <-time.After(b.watched):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	after, err := figures.CPUTime(b.APIServer.PID())
+	b.say("while nothing changes, all that it does, for others too, takes %.1f %% of one core per 1,000", 100*(after-before).Seconds()/time.Since(began).Seconds()/thousands)
+	return err
 }
 
 func collect(ctx context.Context, arrived <-chan time.Time, n int, start time.Time) (all figures.Times, err error) {

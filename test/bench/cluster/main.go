@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -29,11 +30,20 @@ const providerHost = "dashscope.aliyuncs.com"
 // plan says how much is measured.
 type plan struct {
 	changes, admissions, underLoad, objects, crowd int
+
+	sidecars, rounds, strict int           // whose key changes; how often; how often the old key is refused soon
+	watched                  time.Duration // how long the crowd is looked at while nothing changes
 }
 
 var (
-	fullPlan  = plan{changes: 500, admissions: 500, underLoad: 1000, objects: 10_000, crowd: 1000}
-	quickPlan = plan{changes: 20, admissions: 20, underLoad: 50, objects: 200, crowd: 20}
+	fullPlan = plan{
+		changes: 500, admissions: 500, underLoad: 1000, objects: 10_000, crowd: 1000,
+		sidecars: 50, rounds: 100, strict: 30, watched: 30 * time.Second,
+	}
+	quickPlan = plan{
+		changes: 20, admissions: 20, underLoad: 50, objects: 200, crowd: 20,
+		sidecars: 3, rounds: 5, strict: 1, watched: time.Second,
+	}
 )
 
 func main() {
@@ -102,7 +112,7 @@ func run(ctx context.Context, binaries string, args []string, out, progress io.W
 		return err
 	}
 	fmt.Fprint(out, "A real kube-apiserver, etcd, webhook, controller and sidecar, all on the same cores.\n\n")
-	for _, measure := range []func(context.Context) error{b.memory, b.effects, b.load, b.admission, b.manyObjects, b.crowds} {
+	for _, measure := range []func(context.Context) error{b.memory, b.effects, b.load, b.admission, b.keys, b.manyObjects, b.crowds} {
 		if err := measure(ctx); err != nil {
 			return err
 		}

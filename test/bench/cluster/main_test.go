@@ -30,7 +30,9 @@ func TestTheBenchmarkMeasuresEverythingItPromises(t *testing.T) {
 	}
 	for _, figure := range []string{
 		"Resident memory of the sidecar while it watches: ", "to the first request that shows it: p50 ", " requests, 0 failed", "Admission of an LLMProvider",
-		"200 objects more", "20 sidecars start at once: p50 ", "One change reaches all of them: p50 ",
+		"last request with the old key, 3 sidecars, 5 rounds, ms | ", "5 rotations under load: ", "1 rotations after each of which ",
+		"last use of its key, 3 sidecars, 5 rounds, ms | ",
+		"200 objects more", "20 sidecars with three watches each start at once: p50 ", "per 1,000: ", "% of one core per 1,000", "One change reaches all of them: p50 ",
 	} {
 		if !strings.Contains(out.String(), figure) {
 			t.Errorf("there is no %q in\n%s", figure, out.String())
