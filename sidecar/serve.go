@@ -61,7 +61,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted})
+	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect})
 	if err != nil {
 		return err
 	}
@@ -73,9 +73,12 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	for _, app := range l.apps {
 		go func() { failed <- p.Serve(app) }()
 	}
+	caller := fmt.Sprintf("http_proxy=http://%s ", l.apps[0].Addr())
+	if a.Mode == launch.ModeRedirect {
+		caller = ""
+	}
 	log.Info("serving", "listen", l.addresses(), "admin", "http://"+l.admin.Addr().String()+"/config", "health", l.health.Addr().String(),
-		"try", fmt.Sprintf(`http_proxy=http://%s curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`, l.apps[0].Addr()))
-
+		"try", caller+`curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`)
 	if egress != nil {
 		log.Info("providers with TLS are reached through a proxy, but for what NO_PROXY names", "proxy", egress.String())
 	}

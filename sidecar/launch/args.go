@@ -22,6 +22,12 @@ const (
 	DefaultHealth  = ":14021"
 )
 
+// The modes of the proxy.
+const (
+	ModeNone     = "none"     // apps call the listener, or have their connections turned to it
+	ModeRedirect = "redirect" // only connections that were turned to the listener are served
+)
+
 // Args is a command line. Parse fills in the defaults of Admin, Health and Keys.
 type Args struct {
 	// Command is one of Proxy, Check, Version, Help.
@@ -39,6 +45,8 @@ type Args struct {
 	LastGood string
 	// Listen is where apps reach the proxy: IP and port, loopback only. Empty: see Listeners.
 	Listen []string
+	// Mode is one of ModeNone and ModeRedirect; empty is ModeNone.
+	Mode string
 	// Admin is where the running configuration is shown: IP and port, loopback only.
 	Admin string
 	// Health is where probes are answered: IP and port, or only ":port".
@@ -87,6 +95,7 @@ func (a Args) Strings() []string {
 	for _, address := range a.Listen {
 		add("listen", address)
 	}
+	add("mode", a.Mode)
 	add("admin", a.Admin)
 	add("health", a.Health)
 	add("trusted-ca", a.TrustedCA)

@@ -21,6 +21,8 @@ func TestParseReadsEveryCommand(t *testing.T) {
 	f("proxy --config a --listen 127.0.0.1:0 --listen=[::1]:80 --admin 127.0.0.2:1 --health 10.0.0.1:2 --trusted-ca ca.pem --labels app=sleep,remora.dev/x=",
 		Args{Command: Proxy, Config: "a", Listen: []string{"127.0.0.1:0", "[::1]:80"}, Admin: "127.0.0.2:1", Health: "10.0.0.1:2",
 			TrustedCA: "ca.pem", Labels: map[string]string{"app": "sleep", "remora.dev/x": ""}})
+	f("proxy --config a --mode redirect", Args{Command: Proxy, Config: "a", Mode: ModeRedirect, Admin: DefaultAdmin, Health: DefaultHealth})
+	f("proxy --config a --mode=none", Args{Command: Proxy, Config: "a", Mode: ModeNone, Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --config a --health [::]:1", Args{Command: Proxy, Config: "a", Admin: DefaultAdmin, Health: "[::]:1"})
 	f("proxy", Args{Command: Proxy, Keys: "remora-sidecar-keys", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --kubeconfig k --namespace team --keys other --last-good /run/x/y",
@@ -81,6 +83,8 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("proxy --config a --listen 127.0.0.1", "--listen", "not an IP address and port")
 	f("proxy --config a --listen 127.0.0.1:99999", "--listen", "not an IP address and port")
 	f("proxy --config a --listen 127.0.0.1:1 --listen 127.0.0.1:1", "--listen", "twice")
+	f("proxy --config a --mode Redirect", "--mode", `"Redirect" is not a mode`, "none or redirect")
+	f("check --config a --mode none", "--mode is not a flag of sidecar check")
 	f("proxy --config a --admin :14020", "--admin", DefaultAdmin)
 	f("proxy --config a --admin 0.0.0.0:14020", "--admin", "not a loopback address")
 	f("proxy --config a --health 14021", "--health", DefaultHealth)
@@ -95,7 +99,7 @@ func TestACommandLineThatIsWrittenIsReadBackTheSame(t *testing.T) {
 	for _, want := range []Args{
 		{Command: Proxy, Config: "/etc/remora", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Proxy, Config: "--odd name", Listen: []string{"127.0.0.1:1", "[::1]:1"}, Admin: "[::1]:2", Health: ":3", TrustedCA: "a=b", Labels: map[string]string{"b": "1", "a": "", "x.y/z": "q"}},
-		{Command: Proxy, Kubeconfig: "a b", Namespace: "team-a", Keys: "keys", LastGood: "=", Admin: DefaultAdmin, Health: DefaultHealth},
+		{Command: Proxy, Kubeconfig: "a b", Namespace: "team-a", Keys: "keys", LastGood: "=", Mode: ModeRedirect, Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Check, Config: "a", Labels: map[string]string{"a": "b"}},
 		{Command: Version},

@@ -15,7 +15,7 @@ import (
 
 // flags says which flags each command has.
 var flags = map[string][]string{
-	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "admin", "health", "trusted-ca", "labels", "labels-file"},
+	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "mode", "admin", "health", "trusted-ca", "labels", "labels-file"},
 	Check:   {"config", "labels"},
 	Version: nil,
 	Help:    nil,
@@ -149,6 +149,11 @@ func (a *Args) set(name, value string) (err error) {
 		}
 		a.Listen = append(a.Listen, value)
 		return loopback(value, DefaultListen, "anyone on the network could spend the keys")
+	case "mode":
+		a.Mode = value
+		if value != ModeNone && value != ModeRedirect {
+			return fmt.Errorf("%q is not a mode: write %s or %s", value, ModeNone, ModeRedirect)
+		}
 	case "admin":
 		a.Admin = value
 		return loopback(value, DefaultAdmin, "anyone on the network could read the configuration")

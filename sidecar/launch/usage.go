@@ -27,6 +27,8 @@ Flags:
                       user may write to its folder, which is made if it is missing
   --listen ADDR       where apps reach the proxy: IP and port, loopback only; may be repeated
                       (default 127.0.0.1:14001 and [::1]:14001)
+  --mode MODE         redirect: only connections that the pod's redirection turned here are served, and what is sent to
+                      --listen itself is refused; none (default): apps may call it
   --admin ADDR        where /config shows the running configuration, loopback only (default 127.0.0.1:14020)
   --health ADDR       where /livez, /readyz and /startupz are answered (default :14021)
   --trusted-ca FILE   PEM certificates of authorities to trust beside those of the system

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -208,11 +207,10 @@ const (
 	lingerLimit = 256 << 20
 )
 
-// listener hands out watched connections, but for redirected ones, which somebody else takes.
+// listener hands out watched connections, but for redirected ones and those that are refused, which the proxy takes.
 type listener struct {
 	net.Listener
-	departures *departures
-	take       func(client *net.TCPConn, to netip.AddrPort)
+	proxy *Proxy
 }
 
 // Accept waits for the next connection.
@@ -231,12 +229,16 @@ func (l *listener) Accept() (net.Conn, error) {
 			_ = c.Close()
 			return nil, fmt.Errorf("listener on %s: %w", l.Addr(), syscall.EPROTONOSUPPORT)
 		}
-		if to, ok := originalDestination(tcp); ok {
-			l.take(tcp, to)
-			continue
-		}
-		if watched, err := l.departures.watch(tcp); err == nil {
-			return watched, nil
+		to, redirected := originalDestination(tcp)
+		switch {
+		case l.proxy.isDirect(to, redirected):
+			l.proxy.turnAway(tcp)
+		case redirected:
+			l.proxy.take(tcp, to)
+		default:
+			if watched, err := l.proxy.departures.watch(tcp); err == nil {
+				return watched, nil
+			}
 		}
 	}
 }

@@ -52,6 +52,8 @@ var statuses = map[routing.Code]int{
 	routing.UpgradeRequired:      fasthttp.StatusUpgradeRequired,
 	routing.MisdirectedRequest:   fasthttp.StatusMisdirectedRequest,
 	routing.NotForThisWorkload:   fasthttp.StatusForbidden,
+	routing.DirectConnection:     fasthttp.StatusForbidden,
+	routing.CallerNotAllowed:     fasthttp.StatusForbidden,
 	routing.HostRetired:          fasthttp.StatusServiceUnavailable,
 	routing.ProviderNotFound:     fasthttp.StatusServiceUnavailable,
 	routing.SecretNotFound:       fasthttp.StatusServiceUnavailable,

@@ -49,6 +49,9 @@ type Options struct {
 	Metrics *metrics.Set
 	// Memory is what the process may use, in bytes, of which a quarter may be buffered bodies; 0 means that it is found out.
 	Memory int64
+	// RedirectedOnly has connections refused that are made to a listener itself: those are served that the pod's redirection
+	// turns to it.
+	RedirectedOnly bool
 }
 
 // Proxy serves apps. Make it with New.
@@ -69,6 +72,8 @@ type Proxy struct {
 	draining   atomic.Bool
 	stop       chan struct{}
 
+	redirectedOnly bool
+
 	mu    sync.Mutex
 	own   map[string]bool // addresses that the proxy listens on
 	pools sync.Map        // unique.Handle[routing.Endpoint] → *pool
@@ -86,7 +91,7 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		metrics: o.Metrics, store: o.Store, log: o.Log, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
-		ejections: newEjections(o.Log, o.Metrics), budgets: retryBudgets{all: map[string]*retryBudget{}},
+		redirectedOnly: o.RedirectedOnly, ejections: newEjections(o.Log, o.Metrics), budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
 	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
 	p.show(o.Metrics)
@@ -122,7 +127,7 @@ func (p *Proxy) Serve(l net.Listener) error {
 		p.own[(&net.TCPAddr{IP: net.IPv6unspecified, Port: a.Port}).String()] = true
 	}
 	p.mu.Unlock()
-	return p.server.Serve(&listener{Listener: l, departures: p.departures, take: p.take})
+	return p.server.Serve(&listener{Listener: l, proxy: p})
 }
 
 // Shutdown takes no more connections and lets requests finish until ctx ends; then it cuts those that

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"remora.dev/remora/apis/v1beta1"
-	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/test/bench/figures"
 )
 
@@ -26,11 +25,11 @@ var models = [2]string{"one", "other"}
 
 // seen is what the app says: see the program caller.
 type seen struct {
-	Redirected, Explicit figures.Times
-	Model                string
-	Answered             int64
-	Failed               string
-	Calls                int
+	Took     figures.Times
+	Model    string
+	Answered int64
+	Failed   string
+	Calls    int
 }
 
 // effects takes the time from sending a change of the route to the first answer in a pod that shows it. The app's clock is
@@ -41,7 +40,7 @@ func (b *bench) effects(ctx context.Context) error {
 	pod := app("caller")
 	pod.Spec.TerminationGracePeriodSeconds = nil // a call that is under way may end
 	pod.Spec.Containers[0] = corev1.Container{
-		Name: "app", Image: callerImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{host, fmt.Sprint(b.calls), launch.DefaultListen},
+		Name: "app", Image: callerImage, ImagePullPolicy: corev1.PullIfNotPresent, Args: []string{host, fmt.Sprint(b.calls)},
 	}
 	if _, err := pods.Create(ctx, pod, metav1.CreateOptions{}); err != nil {
 		return err
@@ -61,7 +60,7 @@ func (b *bench) effects(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(first.Redirected) != b.calls || len(first.Explicit) != b.calls {
+	if len(first.Took) != b.calls {
 		return fmt.Errorf("the app says at first: %+v", first)
 	}
 	if now, err := next(lines); err != nil || now.Model != models[0] {
@@ -94,8 +93,7 @@ func (b *bench) effects(ctx context.Context) error {
 	}
 	b.row(fmt.Sprintf("from sending a change of an LLMRoute to the first answer in a pod that shows it, %d changes", b.changes), time.Millisecond, effect)
 	b.row("of it, until the API server had answered, webhook included", time.Millisecond, admitted)
-	b.row(fmt.Sprintf("a small call through the redirection, %d calls", b.calls), time.Millisecond, first.Redirected)
-	b.row("the same by the sidecar's address for apps that are told of it", time.Millisecond, first.Explicit)
+	b.row(fmt.Sprintf("a small call through the redirection, %d calls", b.calls), time.Millisecond, first.Took)
 	b.remark("Of %d calls before, during and after the changes, 0 failed.", last.Calls)
 	return nil
 }

@@ -1,9 +1,8 @@
 // Caller is an app that calls an LLM, for the benchmark of pods. It says what it saw in lines of JSON:
 //
-//	caller HOST N PROXY
+//	caller HOST N
 //
-// makes N calls in the plain way, which the pod's redirection leads to the sidecar, and N by PROXY, the sidecar's address for
-// apps that are told of it, in turn. Then it calls in the plain way until it is told to end.
+// makes N calls, which the pod's redirection leads to the sidecar, and then calls until it is told to end.
 package main
 
 import (
@@ -13,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"os/signal"
 	"strconv"
@@ -24,8 +22,8 @@ import (
 
 // line is what it says. The benchmark reads the same.
 type line struct {
-	// Redirected and Explicit are what the calls of both ways took, in nanoseconds. Said once, at first.
-	Redirected, Explicit []time.Duration `json:",omitempty"`
+	// Took is what the first N calls took, in nanoseconds. Said once, at first.
+	Took []time.Duration `json:",omitempty"`
 	// Model is the one that answers from now on: the answer that showed it came at Answered, in nanoseconds since 1970.
 	Model    string `json:",omitempty"`
 	Answered int64  `json:",omitempty"`
@@ -48,39 +46,33 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
-	if len(args) != 3 {
-		return errors.New("usage: caller HOST N PROXY")
+	if len(args) != 2 {
+		return errors.New("usage: caller HOST N")
 	}
-	host, proxy := args[0], args[2]
+	host := args[0]
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
 		return err
 	}
 	say := json.NewEncoder(out)
-	plain := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
-	told := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: proxy})}}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
 	var now line
 	failed := func(err error) error {
 		return say.Encode(line{Failed: err.Error(), Calls: now.Calls})
 	}
-	for range n + 1 { // the first of each is not counted: it connects
-		for _, way := range []struct {
-			client *http.Client
-			took   *[]time.Duration
-		}{{plain, &now.Redirected}, {told, &now.Explicit}} {
-			began := time.Now()
-			now.Calls++
-			if _, err := ask(ctx, way.client, host); err != nil {
-				return failed(err)
-			}
-			*way.took = append(*way.took, time.Since(began))
+	for range n + 1 { // the first is not counted: it connects
+		began := time.Now()
+		now.Calls++
+		if _, err := ask(ctx, client, host); err != nil {
+			return failed(err)
 		}
+		now.Took = append(now.Took, time.Since(began))
 	}
-	now.Redirected, now.Explicit = now.Redirected[1:], now.Explicit[1:]
+	now.Took = now.Took[1:]
 	if err := say.Encode(now); err != nil {
 		return err
 	}
-	now.Redirected, now.Explicit = nil, nil
+	now.Took = nil
 	for tick := time.NewTicker(pause); ; {
 		select {
 		case <-ctx.Done():
@@ -88,7 +80,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		case <-tick.C:
 		}
 		now.Calls++
-		model, err := ask(context.WithoutCancel(ctx), plain, host)
+		model, err := ask(context.WithoutCancel(ctx), client, host)
 		switch {
 		case err != nil:
 			err = failed(err)
