@@ -1,5 +1,7 @@
 package v1beta1
 
+import "encoding/json"
+
 // GatewayMesh is the word in gateways that means "the sidecars". It is the default.
 const GatewayMesh = "mesh"
 
@@ -62,10 +64,13 @@ const ExportedPrefix = "_provider_"
 //
 // +kubebuilder:object:generate=false
 type ExportedProvider struct {
-	// Provider has name, uid, creationTimestamp and spec.
-	Provider LLMProvider `json:"provider"`
+	// Provider is an LLMProvider with name, namespace, uid, creationTimestamp and spec, as it is written: a sidecar that is older than the
+	// object's schema refuses it as it does those of its own namespace.
+	Provider json.RawMessage `json:"provider"`
 	// Secrets has, by the Secrets' names and their keys, what the provider names and is there.
 	Secrets map[string]map[string][]byte `json:"secrets,omitempty"`
+	// Withheld says that all of it is more than KeysSecret can hold. Of the spec there is only the host, so that calls to it are refused.
+	Withheld bool `json:"withheld,omitempty"`
 }
 
 // TrustedCAs is the ConfigMap in the installation's namespace with the authorities that providers may be signed by beside the

@@ -34,7 +34,7 @@ func (c *compiler) build() *Table {
 		}
 	}
 	routes, providers := c.mine(c.routes), c.mine(c.providers)
-	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.Object.Namespace) })
+	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.namespace()) })
 	slices.SortStableFunc(unreadable, func(a, b Unreadable) int { return compareRefs(a.Object, b.Object) })
 
 	// The first that owns a name keeps it: routes that run, routes that do not (what they would have
@@ -104,7 +104,7 @@ func notFound(host, namespace string) *Refusal {
 // ownUnreadable owns hosts of an object that could not be decoded.
 func (c *compiler) ownUnreadable(t *Table, own func(string, *Host), u *Unreadable, hosts []string) {
 	for _, host := range hosts {
-		c.ownBroken(t, own, host, u.Object.Namespace, &Refusal{InvalidConfiguration, broken(u.Object, &u.Problems[0])})
+		c.ownBroken(t, own, host, u.namespace(), &Refusal{InvalidConfiguration, broken(u.Object, &u.Problems[0])})
 	}
 }
 

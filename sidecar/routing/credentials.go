@@ -123,6 +123,9 @@ func (c *compiler) noSecret(namespace, name, key string) *Refusal {
 	if c.in.KeysIn == "" {
 		return &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s does not exist: create it", namespace, name)}
 	}
+	if namespace == v1beta1.InstallationNamespace {
+		return &Refusal{SecretNotFound, fmt.Sprintf("key %s of Secret %s/%s is not there: ask those who run Remora to add it, or whether the provider is meant to be used", key, namespace, name)}
+	}
 	return &Refusal{SecretNotFound, fmt.Sprintf("Secret %s/%s, from which sidecars have what other Secrets hold, has no %s for key %s of Secret %s: add it",
 		namespace, c.in.KeysIn, v1beta1.KeysSecretEntry(name, key), key, name)}
 }

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,7 @@ type Secret struct {
 // Unreadable is an object of our kinds that could not be decoded. Its hosts stay owned.
 type Unreadable struct {
 	Object Ref
+	To     string // the namespace that it is exported to; empty: it is of its own
 	// Every host that it names. None of them is passed on.
 	Hosts []string
 	// Those of Hosts that a route decides about itself: that a provider has them does not serve them,
@@ -65,6 +67,8 @@ type Unreadable struct {
 	Claims   []string
 	Problems []Problem
 }
+
+func (u *Unreadable) namespace() string { return cmp.Or(u.To, u.Object.Namespace) }
 
 // ErrNotAnObject is wrapped by the errors of Decode.
 var ErrNotAnObject = errors.New("not a Kubernetes object")

@@ -76,7 +76,7 @@ func (h *history) remember(all *set, problems []routing.Problem) {
 	}
 	accepted := map[key]*version{}
 	for _, c := range all.candidates {
-		k := key{c.ref.Kind, c.ref.Name}
+		k := c.id()
 		switch {
 		case c.refused == nil && !invalid[c.ref]:
 			accepted[k] = &version{doc: c.document, file: c.at.file, stamp: c.stamp}

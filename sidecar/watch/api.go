@@ -285,7 +285,7 @@ func (s *set) trust(cas string, at place) {
 // add takes a document of the API server into the set.
 func (s *set) add(d *document, at place, h *history) {
 	c := &candidate{document: d, at: at, ref: d.ref, stamp: d.written()}
-	if v := h.accepted[key{d.ref.Kind, d.ref.Name}]; v != nil && v.doc.uid == d.uid {
+	if v := h.accepted[d.id()]; v != nil && v.doc.uid == d.uid {
 		c.before = v
 	}
 	s.candidates = append(s.candidates, c)

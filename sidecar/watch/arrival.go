@@ -22,7 +22,7 @@ type arrival struct {
 	uid  types.UID
 	sum  [sha256.Size]byte
 	at   place
-	docs []document // one, or those of the Secrets whose entries are in the Secret of keys
+	docs []document // one, or those of the Secrets and exported providers whose entries are in the Secret of keys
 	cas  string     // the authorities that are in the Secret of keys, as PEM
 }
 
@@ -42,20 +42,29 @@ func arrive(kind string, o *wireObject, before *arrival) *arrival {
 		a.docs, a.cas = secretsIn(o)
 		return a
 	}
+	a.docs = []document{o.document(kind, text)}
+	return a
+}
+
+// document reads the text that essence gives.
+func (o *wireObject) document(kind string, text []byte) document {
 	ref := refOf(kind, o.Namespace, o.Name)
 	var in routing.Objects
-	d := document{}
+	var d document
 	if _, err := in.DecodeJSON(text, o.Namespace); err == nil {
 		d = documentsOf(&in, ref, nil)[0]
 	} else {
-		// It has a kind and is JSON, so this cannot be. Which hosts it names is not known then, so every host may be its.
-		d.bad = &routing.Unreadable{Object: ref, Hosts: []string{"*"}, Claims: []string{"*"}, Problems: []routing.Problem{
-			{Object: ref, Severity: routing.Invalid, Code: routing.UnreadableObject, Message: "cannot be read"},
-		}}
+		d.bad = unknown(ref)
 	}
-	d.ref, d.uid, d.sum = ref, o.UID, sum
-	a.docs = []document{d}
-	return a
+	d.ref, d.uid, d.sum = ref, o.UID, sha256.Sum256(text)
+	return d
+}
+
+// unknown stands for an object that cannot be read at all. Which hosts it names is not known, so every host may be its.
+func unknown(ref routing.Ref) *routing.Unreadable {
+	return &routing.Unreadable{Object: ref, Hosts: []string{"*"}, Claims: []string{"*"}, Problems: []routing.Problem{
+		{Object: ref, Severity: routing.Invalid, Code: routing.UnreadableObject, Message: "cannot be read"},
+	}}
 }
 
 // essence gives the text of an object without what costs memory and decides nothing: managed fields, annotations,
@@ -86,7 +95,8 @@ func (o *wireObject) essence(kind string) []byte {
 	return text
 }
 
-// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY, and authorities.
+// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY, exported providers with what they
+// name, and authorities.
 func secretsIn(o *wireObject) (all []document, cas string) {
 	var content struct {
 		Data map[string][]byte `json:"data"`
@@ -95,23 +105,14 @@ func secretsIn(o *wireObject) (all []document, cas string) {
 		return nil, "" // the API server takes nothing but base64
 	}
 	cas = string(content.Data[v1beta1.TrustedCAEntry])
-	secrets := map[string]*routing.Secret{}
-	for entry, value := range content.Data {
-		name, key, ok := strings.Cut(entry, "_")
-		if !ok || name == "" || key == "" {
-			continue // the authorities among them
+	own, exported := secretsOf{}, secretsOf{}
+	for _, entry := range slices.Sorted(maps.Keys(content.Data)) {
+		if provider, ok := strings.CutPrefix(entry, v1beta1.ExportedPrefix); ok {
+			all = append(all, exported.provider(provider, content.Data[entry]))
+		} else if name, key, ok := strings.Cut(entry, "_"); ok && name != "" && key != "" { // the authorities are not
+			own.add(name, key, content.Data[entry])
 		}
-		if secrets[name] == nil {
-			secrets[name] = &routing.Secret{Namespace: o.Namespace, Name: name, Data: map[string]routing.Key{}}
-		}
-		secrets[name].Data[key] = routing.NewKey(string(value))
 	}
-	for _, name := range slices.Sorted(maps.Keys(secrets)) {
-		s := secrets[name]
-		if !s.Data["tls.crt"].IsZero() && !s.Data["tls.key"].IsZero() {
-			s.Type = v1beta1.SecretTypeTLS
-		}
-		all = append(all, document{ref: refOf(secretKind, o.Namespace, name), secret: s, key: true})
-	}
-	return all, cas
+	all = append(all, own.documents(o.Namespace, false)...)
+	return append(all, exported.documents(v1beta1.InstallationNamespace, true)...), cas
 }

@@ -29,7 +29,10 @@ type document struct {
 	secret   *routing.Secret
 	bad      *routing.Unreadable
 	key      bool // holds key material
+	exported bool // by the installation's namespace, and in the Secret of keys
 }
+
+func (d *document) id() key { return key{d.ref.Kind, d.ref.Name, d.exported} }
 
 // ours tells whether the document is of a kind that the sidecar reads.
 func (d *document) ours() bool {

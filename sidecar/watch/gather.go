@@ -14,8 +14,11 @@ import (
 // defaultNamespace is where objects are if none of them names a namespace.
 const defaultNamespace = "default"
 
-// key names an object: all of them are in one namespace.
-type key struct{ kind, name string }
+// key names an object: all of them are in one namespace, but for those that are exported to it.
+type key struct {
+	kind, name string
+	exported   bool
+}
 
 // place is where an object is written.
 type place struct {
@@ -108,7 +111,7 @@ func (s *source) gather(now time.Time) *set {
 			if ref.Namespace == "" {
 				ref.Namespace = all.namespace
 			}
-			k := key{ref.Kind, ref.Name}
+			k := d.id()
 			switch {
 			case ref.Namespace != all.namespace:
 				all.put(ref, at, d.broken(), routing.Problem{
@@ -165,7 +168,7 @@ func (s *source) choose(namespace string) map[key]*document {
 			if !d.ours() || d.ref.Namespace != "" && d.ref.Namespace != namespace {
 				continue
 			}
-			k := key{d.ref.Kind, d.ref.Name}
+			k := d.id()
 			score := 1
 			if v := s.history.accepted[k]; v != nil {
 				if v.file == f.name {
@@ -224,6 +227,10 @@ func (s *set) input() routing.Objects {
 			d, stamp = c.before.doc, c.before.stamp
 		}
 		switch {
+		case d.provider != nil && d.exported:
+			p := *d.provider
+			p.CreationTimestamp = stamp
+			in.Exported = append(in.Exported, routing.Exported{To: s.namespace, Provider: p})
 		case d.provider != nil:
 			p := *d.provider
 			p.Namespace, p.CreationTimestamp = s.namespace, stamp
@@ -234,11 +241,16 @@ func (s *set) input() routing.Objects {
 			in.Routes = append(in.Routes, r)
 		case d.secret != nil:
 			secret := *d.secret
-			secret.Namespace = s.namespace
+			if !d.exported {
+				secret.Namespace = s.namespace
+			}
 			in.Secrets = append(in.Secrets, secret)
 		case d.bad != nil:
 			u := *d.bad
 			u.Object, u.Problems = c.ref, nil
+			if d.exported {
+				u.To = s.namespace
+			}
 			for _, p := range d.bad.Problems {
 				p.Object = c.ref
 				u.Problems = append(u.Problems, p)

@@ -19,7 +19,7 @@ import (
 )
 
 // savedFormat names what is in the file. It changes with the meaning of anything in it.
-const savedFormat = "remora last good configuration, version 1"
+const savedFormat = "remora last good configuration, version 2"
 
 // envelope is the file: a body and its digest.
 type envelope struct {
@@ -34,6 +34,7 @@ type saved struct {
 	Namespace  string                `json:"namespace"`
 	Providers  []v1beta1.LLMProvider `json:"providers,omitempty"`
 	Routes     []v1beta1.LLMRoute    `json:"routes,omitempty"`
+	Exported   []v1beta1.LLMProvider `json:"exported,omitempty"`
 	Secrets    []savedSecret         `json:"secrets,omitempty"`
 	Unreadable []routing.Unreadable  `json:"unreadable,omitempty"`
 	TrustedCAs string                `json:"trustedCAs,omitempty"`
@@ -43,9 +44,10 @@ type saved struct {
 
 // savedSecret is a Secret in plain text.
 type savedSecret struct {
-	Name string            `json:"name"`
-	Type string            `json:"type,omitempty"`
-	Data map[string][]byte `json:"data"`
+	Name     string            `json:"name"`
+	Type     string            `json:"type,omitempty"`
+	Exported bool              `json:"exported,omitempty"`
+	Data     map[string][]byte `json:"data"`
 }
 
 func newSaved(namespace string, all *set, retired [][]string) *saved {
@@ -54,8 +56,11 @@ func newSaved(namespace string, all *set, retired [][]string) *saved {
 		Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes,
 		Unreadable: in.Unreadable, TrustedCAs: in.TrustedCAs, Retired: retired,
 	}
+	for _, e := range in.Exported {
+		s.Exported = append(s.Exported, e.Provider)
+	}
 	for _, secret := range in.Secrets {
-		plain := savedSecret{Name: secret.Name, Type: secret.Type, Data: map[string][]byte{}}
+		plain := savedSecret{Name: secret.Name, Type: secret.Type, Exported: secret.Namespace != namespace, Data: map[string][]byte{}}
 		for k, v := range secret.Data {
 			plain.Data[k] = []byte(v.Reveal())
 		}
@@ -66,23 +71,31 @@ func newSaved(namespace string, all *set, retired [][]string) *saved {
 
 // set gives what was saved for another judgement.
 func (s *saved) set(h *history, keysIn string) *set {
-	all := &set{namespace: s.Namespace, keysIn: keysIn, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Routes) + len(s.Unreadable)}
+	all := &set{namespace: s.Namespace, keysIn: keysIn, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Exported) + len(s.Routes) + len(s.Unreadable)}
 	at := place{file: "the last good configuration"}
 	all.trust(s.TrustedCAs, at)
 	for i := range s.Providers {
 		p := &s.Providers[i]
 		all.add(&document{ref: refOf(v1beta1.KindLLMProvider, s.Namespace, p.Name), uid: p.UID, provider: p}, at, h)
 	}
+	for i := range s.Exported {
+		p := &s.Exported[i]
+		all.add(&document{ref: refOf(v1beta1.KindLLMProvider, p.Namespace, p.Name), uid: p.UID, provider: p, exported: true}, at, h)
+	}
 	for i := range s.Routes {
 		r := &s.Routes[i]
 		all.add(&document{ref: refOf(v1beta1.KindLLMRoute, s.Namespace, r.Name), uid: r.UID, route: r}, at, h)
 	}
 	for _, plain := range s.Secrets {
-		secret := &routing.Secret{Namespace: s.Namespace, Name: plain.Name, Type: plain.Type, Data: map[string]routing.Key{}}
+		namespace := s.Namespace
+		if plain.Exported {
+			namespace = v1beta1.InstallationNamespace
+		}
+		secret := &routing.Secret{Namespace: namespace, Name: plain.Name, Type: plain.Type, Data: map[string]routing.Key{}}
 		for k, v := range plain.Data {
 			secret.Data[k] = routing.NewKey(string(v))
 		}
-		all.add(&document{ref: refOf(secretKind, s.Namespace, plain.Name), secret: secret, key: true}, at, h)
+		all.add(&document{ref: refOf(secretKind, namespace, plain.Name), secret: secret, key: true, exported: plain.Exported}, at, h)
 	}
 	all.incomplete = !all.configured() && len(s.Retired) == 0
 	return all

@@ -32,6 +32,10 @@ func running(t *testing.T) *set {
 	all.add(&arrive(v1beta1.KindLLMProvider, wireProvider(t, "1", "", keyedSpec), nil).docs[0], place{}, h)
 	secret := &routing.Secret{Namespace: "team", Name: "s", Data: map[string]routing.Key{"k": routing.NewKey("sk-saved")}}
 	all.add(&document{ref: refOf(secretKind, "team", "s"), secret: secret}, place{}, h)
+	docs, _ := secretsIn(wireKeys(t, map[string]string{"_provider_a": exportedEntry("x", "shared.example", "s"), "_provider_broken": "{"}))
+	for i := range docs {
+		all.add(&docs[i], place{}, h)
+	}
 	all.put(refOf(v1beta1.KindLLMRoute, "team", "bad"), place{file: "generation 2"}, routing.Unreadable{Hosts: []string{"bad.example"}},
 		routing.Problem{Severity: routing.Invalid, Code: routing.UnknownField, Field: "spec.x", Message: "is unknown"})
 	return all
@@ -61,9 +65,16 @@ func TestWhatIsSavedIsReadBackAsItRan(t *testing.T) {
 	if again.Generation() != table.Generation() {
 		t.Errorf("another table:\n%v", findings)
 	}
-	v := later.accepted[key{v1beta1.KindLLMProvider, "a"}]
+	v := later.accepted[key{v1beta1.KindLLMProvider, "a", false}]
 	if v == nil || v.doc.uid != "u" || v.stamp.UTC().Format("2006-01-02T15:04:05") != "2026-01-02T03:04:05" {
 		t.Errorf("what would keep running is %+v", v)
+	}
+	shared := again.Host([]byte("shared.example"))
+	if shared == nil || shared.Refusal != nil || shared.Rules[0].Levels[0].Backends[0].Target.Keys[0].Key.Reveal() != "sk-shared" {
+		t.Errorf("the exported provider is %+v", shared)
+	}
+	if again.Host([]byte("every.example")) == nil {
+		t.Error("a host passes that the provider may have named which cannot be read")
 	}
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil || len(entries) != 1 {
@@ -93,7 +104,7 @@ func TestAFileThatIsDamagedOrNotOursIsNotUsed(t *testing.T) {
 	f("it is damaged", func(path, text string) error { return write(path, text[:len(text)/2]) })
 	f("it is damaged", func(path, _ string) error { return write(path, "") })
 	f("digest is wrong", func(path, text string) error { return write(path, strings.Replace(text, "a.example", "b.example", 1)) })
-	f("another version", func(path, text string) error { return write(path, strings.Replace(text, "version 1", "version 2", 1)) })
+	f("another version", func(path, text string) error { return write(path, strings.Replace(text, "version 2", "version 1", 1)) })
 	f("it is of namespace other", func(path, _ string) error {
 		s := newSaved("other", running(t), nil)
 		return s.write(path)
