@@ -32,7 +32,8 @@ type verdict struct {
 	warnings []string          // the most important first
 }
 
-// judge decides on a change among all other objects of its namespace. It is pure: nothing that it is given is changed.
+// judge decides on a change among all other objects of its namespace, and the providers that are exported to it. It is pure: nothing
+// that it is given is changed.
 //
 // A change is denied only for what is wrong with the object itself, and never where it deletes the object or leaves its
 // spec as it was: labels, finalizers and status of an object that was admitted otherwise must not be frozen.
@@ -67,7 +68,7 @@ func judgeAmong(others []*object, c change) verdict {
 		return v // nothing moves, and nobody else notices
 	}
 	broken, rest := causedInOthers(earlier, problems, c.ref())
-	v.warnings = slices.Concat(broken, unresolved, routing.Plan(earlier, later), own, rest)
+	v.warnings = slices.Concat(broken, unresolved, routing.Plan(unrevealing(earlier, &c), unrevealing(later, &c)), own, rest)
 	return v
 }
 
@@ -85,7 +86,7 @@ func causedInOthers(earlier routing.Objects, now []routing.Problem, candidate ro
 	}
 	first, count := []routing.Problem{}, map[kind]int{}
 	for _, p := range now {
-		if p.Object == candidate || known[p] {
+		if p.Object == candidate || p.Object.Namespace != candidate.Namespace || known[p] { // those of other namespaces are not for this one's people
 			continue
 		}
 		k := kind{p.Severity, p.Code}
@@ -113,15 +114,16 @@ func causedInOthers(earlier routing.Objects, now []routing.Problem, candidate ro
 // together gives the configuration that the objects are. candidate may be nil.
 func together(others []*object, candidate *object) routing.Objects {
 	var all routing.Objects
-	for _, o := range others {
-		all.Providers = append(all.Providers, o.content.Providers...)
-		all.Routes = append(all.Routes, o.content.Routes...)
-		all.Unreadable = append(all.Unreadable, o.content.Unreadable...)
-	}
-	if candidate != nil {
-		all.Providers = append(all.Providers, candidate.content.Providers...)
-		all.Routes = append(all.Routes, candidate.content.Routes...)
-		all.Unreadable = append(all.Unreadable, candidate.content.Unreadable...)
+	for _, o := range append(slices.Clip(others), candidate) {
+		switch {
+		case o == nil:
+		case o.to != "":
+			all.Exported = append(all.Exported, routing.Exported{To: o.to, Provider: o.content.Providers[0]})
+		default:
+			all.Providers = append(all.Providers, o.content.Providers...)
+			all.Routes = append(all.Routes, o.content.Routes...)
+			all.Unreadable = append(all.Unreadable, o.content.Unreadable...)
+		}
 	}
 	return all
 }

@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
 func objectOf(tb testing.TB, text string) *object {
@@ -63,6 +65,15 @@ func anObject(t *testing.T, r *rand.Rand, provider bool, name string) *object {
 	return objectOf(t, b.String())
 }
 
+// exported gives a provider as namespace ns has it where it is one of the installation's, which exports it to these namespaces.
+func exported(o *object, to ...v1beta1.ExportTarget) *object {
+	p := *o
+	p.Namespace, p.ref.Namespace = v1beta1.InstallationNamespace, v1beta1.InstallationNamespace
+	p.content.Providers = slices.Clone(p.content.Providers)
+	p.content.Providers[0].Namespace, p.content.Providers[0].Spec.ExportTo = v1beta1.InstallationNamespace, to
+	return exportedTo("ns", &p)
+}
+
 // withoutForms takes away what may differ: which of a host's forms a sentence shows, and with it the order of sentences.
 func withoutForms(v verdict) verdict {
 	short := strings.NewReplacer("a.ns", "a", "b.ns.svc", "b", "c.other.svc.cluster.local", "c.other")
@@ -81,6 +92,11 @@ func TestTheNeighboursOfAChangeAreAllThatDecideOnIt(t *testing.T) {
 		var others []*object
 		for i := range r.IntN(30) {
 			others = append(others, anObject(t, r, i%2 == 0, fmt.Sprintf("o%d", i)))
+		}
+		for i := range r.IntN(6) {
+			if o := anObject(t, r, true, fmt.Sprintf("e%d", i)); o.isProvider() {
+				others = append(others, exported(o, "ns"))
+			}
 		}
 		c := change{}
 		provider := r.IntN(2) == 0

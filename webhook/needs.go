@@ -110,21 +110,28 @@ func waysOf(s *v1beta1.LLMProviderSpec) []way {
 		security = *s.TLS
 	}
 	security.Mode = cmp.Or(security.Mode, v1beta1.TLSSimple)
-	port := int32(v1beta1.DefaultTLSPort)
-	if security.Mode == v1beta1.TLSDisable {
-		port = v1beta1.DefaultPlainPort
-	}
-	if s.Port != nil {
-		port = *s.Port
-	}
 	return []way{
 		{"spec.host", strings.ToLower(s.Host)},
-		{"spec.port", port},
+		{"spec.port", portOf(s)},
 		{"spec.tls", security},
 		{"spec.path", cmp.Or(s.Path, v1beta1.DefaultPath)},
 		{"spec.authScheme", cmp.Or(s.AuthScheme, v1beta1.AuthBearer)},
 		{"spec.query", s.Query},
 	}
+}
+
+func isPlain(s *v1beta1.LLMProviderSpec) bool {
+	return s.TLS != nil && s.TLS.Mode == v1beta1.TLSDisable
+}
+
+func portOf(s *v1beta1.LLMProviderSpec) int32 {
+	switch {
+	case s.Port != nil:
+		return *s.Port
+	case isPlain(s):
+		return v1beta1.DefaultPlainPort
+	}
+	return v1beta1.DefaultTLSPort
 }
 
 // exportsMore tells whether a namespace gets a provider that it had not. To take it away from one needs no right to read it.

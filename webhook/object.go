@@ -20,6 +20,7 @@ type object struct {
 	metav1.ObjectMeta // namespace, name, resourceVersion and creationTimestamp
 	ref               routing.Ref
 	content           routing.Objects // it, and nothing else
+	to                string          // of an exported provider: the namespace that has it
 	mentions
 }
 

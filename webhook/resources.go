@@ -29,7 +29,8 @@ import (
 // It reads requests itself, and not through a typed validator: that one refuses what it cannot decode, and so an object
 // that does not fit the Go types (one that was let in by another CRD) could be neither corrected nor deleted.
 type resources struct {
-	namespace func(name string) ([]*object, error) // all objects of a namespace
+	namespace func(name string) ([]*object, error) // all objects of a namespace, and what is exported to it
+	users     func(host string) ([]string, error)  // namespaces that name a host and have no provider for it
 	permits   *permits
 	denied    *prometheus.CounterVec // by kind and code
 }
@@ -69,6 +70,12 @@ func (r *resources) Handle(ctx context.Context, req admission.Request) (answer a
 		if len(missing) > 0 {
 			v = verdict{denied: missing}
 		}
+	}
+	if loss, err := lossOf(&c, r.users); err != nil {
+		log.FromContext(ctx).Error(err, "who uses an exported provider is not known")
+		return unjudged(&req, err)
+	} else if loss != "" && len(v.denied) == 0 {
+		v.warnings = append([]string{loss}, v.warnings...)
 	}
 	for _, p := range v.denied {
 		r.denied.WithLabelValues(p.Object.Kind, string(p.Code)).Inc()

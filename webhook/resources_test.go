@@ -12,6 +12,8 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
 func providerNamed(name, host string) string {
@@ -129,6 +131,63 @@ func whatAnEditDoesToOthers(in *admitted) {
 	in.accepted(t, providerNamed("q", "gone.example.com")+routeNamed("r1", "one", "{backendRefs: [{providerHost: gone.example.com}]}")+routeNamed("r2", "two", "{backendRefs: [{providerHost: gone.example.com}]}"), "created")
 	if out := in.kubectl(t, "", "-n", in.namespace, "delete", "llmprovider", "q"); !strings.Contains(out, "Warning: LLMRoute "+in.namespace+"/r1: spec.rules[0].backendRefs[0].providerHost: ") || !strings.Contains(out, "(ProviderNotFound); and 1 more like this\n") {
 		t.Errorf("it prints\n%s", out)
+	}
+}
+
+func aProviderThatIsExported(in *admitted) {
+	t := in.t
+	shared := func(to string) string {
+		return strings.Replace(providerNamed("shared", "shared.example.com"), "}\n---", ", exportTo: ["+to+"], configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: keys}}}}}\n---", 1)
+	}
+	route := func(more string) string {
+		return routeNamed("r", "chat", "{backendRefs: [{providerHost: shared.example.com"+more+"}]}")
+	}
+	in.refused(t, shared("other"), "spec.exportTo[0]: only providers of namespace remora-system are exported")
+	installation := &admitted{in.Installation, t, v1beta1.InstallationNamespace}
+	installation.accepted(t, shared(in.namespace), "created")
+	// The webhook hears of it by a watch.
+	for {
+		out, ok := in.apply(t, route(""), "--dry-run=server")
+		if !ok {
+			t.Fatal(out)
+		}
+		if !strings.Contains(out, "ProviderNotFound") {
+			break
+		}
+	}
+	in.refused(t, route(", hostRewrite: evil.example.com"), "LLMProvider remora-system/shared sends a key with these calls, which must reach no other host")
+	in.accepted(t, route(""), "created")
+	const loss = "Warning: LLMRoutes of other namespaces use this provider for shared.example.com, and have none for it after this: 1, which are a-provider-that-is-exported;"
+	installation.accepted(t, shared("other"), loss, "--dry-run=server")
+	if out := in.kubectl(t, "", "-n", v1beta1.InstallationNamespace, "delete", "llmprovider", "shared"); !strings.Contains(out, loss) {
+		t.Errorf("it prints\n%s", out)
+	}
+}
+
+// Without its right to ask, the webhook lets no key go anywhere new; what moves none goes on.
+func nobodySaysWhatAuthorsMayRead(in *admitted) {
+	t := in.t
+	withKey := func(host string) string {
+		return strings.Replace(providerNamed("p", host), "}\n---", ", configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: keys}}}}}\n---", 1)
+	}
+	in.accepted(t, withKey("llm.example.com"), "created")
+	in.kubectl(t, "", "patch", "clusterrole", v1beta1.WebhookName, "--type=json", "-p", `[{"op":"test","path":"/rules/4/resources","value":["subjectaccessreviews"]},{"op":"remove","path":"/rules/4"}]`)
+	for { // the authorizer hears of it by a watch
+		out, ok := in.apply(t, withKey("evil.example.com"), "--dry-run=server")
+		if ok {
+			continue
+		}
+		if !strings.Contains(out, "what admin may read, so try again: subjectaccessreviews.authorization.k8s.io is forbidden") {
+			t.Errorf("it prints\n%s", out)
+		}
+		break
+	}
+	in.refused(t, withKey("evil.example.com"), "it could not be judged")
+	in.accepted(t, withKey("llm.example.com"), "unchanged")
+	in.kubectl(t, "", "-n", in.namespace, "label", "llmprovider", "p", "touched=yes")
+	in.kubectl(t, "", "patch", "clusterrole", v1beta1.WebhookName, "--type=json", "-p", `[{"op":"add","path":"/rules/-","value":{"apiGroups":["authorization.k8s.io"],"resources":["subjectaccessreviews"],"verbs":["create"]}}]`)
+	for ok := false; !ok; {
+		_, ok = in.apply(t, withKey("other.example.com"))
 	}
 }
 

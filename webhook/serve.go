@@ -162,7 +162,7 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	}
 	s := &server{manager: m, log: log, definitions: newDefinitions(m.GetAPIReader())}
 	hook := m.GetWebhookServer()
-	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, permits: rights, denied: denied}})
+	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, users: objects.users, permits: rights, denied: denied}})
 	s.ready = &readiness{log: log, checks: []check{
 		{"CustomResourceDefinitions", s.definitions.ready},
 		{"objects", func(*http.Request) error { return objects.synced() }},

@@ -70,6 +70,8 @@ func TestAdmission(t *testing.T) {
 		{"who-has-a-host-keeps-it", whoHasAHostKeepsIt},
 		{"two-at-once", twoAtOnce},
 		{"what-an-edit-does-to-others", whatAnEditDoesToOthers},
+		{"a-provider-that-is-exported", aProviderThatIsExported},
+		{"nobody-says-what-authors-may-read", nobodySaysWhatAuthorsMayRead},
 		{"the-webhook-is-gone", theWebhookIsGone},
 		{"the-webhook-stops", theWebhookStops},
 	} {
@@ -182,6 +184,7 @@ func theWebhookIsGone(in *admitted) {
 	in.accepted(t, providerNamed("p", "llm.example.com"), "created")
 	in.Webhook.Kill()
 	in.refused(t, providerNamed("q", "other.example.com"), `failed calling webhook "llmproviders.remora.dev"`)
+	in.refused(t, providerNamed("p", "evil.example.com"), `failed calling webhook "llmproviders.remora.dev"`)
 	in.kubectl(t, "", "-n", in.namespace, "create", "configmap", "nothing-of-ours")
 	in.kubectl(t, "", "-n", in.namespace, "delete", "llmprovider", "p")
 	if err := in.Webhook.Start(t.Context()); err != nil {

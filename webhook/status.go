@@ -44,6 +44,7 @@ type statusWriter struct {
 
 	mu         sync.Mutex
 	namespaces map[string]map[types.UID]*judged // what the last pass knew
+	exports    map[types.UID]*judged            // the installation's providers, as they were read last
 }
 
 // pendingStatus is what is to be written of an object.
@@ -63,12 +64,7 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	in := compileObjects(objects)
-	if in.Secrets, err = w.secrets.lookUp(ctx, namespace, in.Providers); err != nil {
-		return reconcile.Result{}, err
-	}
-	problems := routing.Judge(in)
-	due := w.judge(namespace, objects, problems)
+	// Before the look at what is exported: what changes after it is noticed, because it is known who uses it.
 	w.mu.Lock()
 	if len(objects) == 0 {
 		delete(w.namespaces, namespace)
@@ -76,6 +72,15 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 		w.namespaces[namespace] = objects
 	}
 	w.mu.Unlock()
+	in := compileObjects(objects)
+	if in.Exported, err = w.exportedTo(ctx, namespace); err != nil {
+		return reconcile.Result{}, err
+	}
+	if in.Secrets, err = w.secrets.lookUp(ctx, namespace, in.Providers); err != nil {
+		return reconcile.Result{}, err
+	}
+	problems := routing.Judge(in)
+	due := w.judge(namespace, objects, problems)
 	return w.writeAll(ctx, namespace, due)
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 
@@ -55,17 +56,27 @@ func keepLittle(in any) (any, error) {
 func readObjects(ctx context.Context, cached client.Reader, namespace string, old map[types.UID]*judged) (map[types.UID]*judged, error) {
 	all := map[types.UID]*judged{}
 	for _, gvk := range statusKinds {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-		// Without a copy: objects of the cache are only read here.
-		if err := cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("the objects of namespace %s cannot be listed: %w", namespace, err)
+		of, err := readKind(ctx, cached, gvk, namespace, old)
+		if err != nil {
+			return nil, err
 		}
-		for i := range list.Items {
-			u := &list.Items[i]
-			j := newJudged(u, gvk, old[u.GetUID()])
-			all[j.uid] = j
-		}
+		maps.Copy(all, of)
+	}
+	return all, nil
+}
+
+// readKind gives those of one kind.
+func readKind(ctx context.Context, cached client.Reader, gvk schema.GroupVersionKind, namespace string, old map[types.UID]*judged) (map[types.UID]*judged, error) {
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	// Without a copy: objects of the cache are only read here.
+	if err := cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("the objects of namespace %s cannot be listed: %w", namespace, err)
+	}
+	all := map[types.UID]*judged{}
+	for i := range list.Items {
+		u := &list.Items[i]
+		all[u.GetUID()] = newJudged(u, gvk, old[u.GetUID()])
 	}
 	return all, nil
 }

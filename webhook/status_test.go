@@ -36,6 +36,7 @@ func TestTheStatusSaysWhatCompileSays(t *testing.T) {
 		"AWarningStandsInTheMessage":                      warned,
 		"TheYoungerOfTwoRivalsIsRefusedUntilTheOlderGoes": rivals,
 		"ARouteResolvesWhenItsProviderComes":              providerComes,
+		"ARouteResolvesWhenItsProviderIsExported":         exportComes,
 		"AProviderResolvesWhenItsSecretComes":             secretComes,
 		"ASecretIsJudgedByWhatItHolds":                    secretJudged,
 		"AClientCertificateIsJudged":                      certificateJudged,

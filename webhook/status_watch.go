@@ -66,7 +66,7 @@ func addStatusWriter(m manager.Manager, log logr.Logger) error {
 	for _, gvk := range statusKinds {
 		u := &unstructured.Unstructured{}
 		u.SetGroupVersionKind(gvk)
-		if err := c.Watch(source.Kind[client.Object](m.GetCache(), u, objectHandler)); err != nil {
+		if err := c.Watch(source.Kind[client.Object](m.GetCache(), u, w.objectHandler())); err != nil {
 			return fmt.Errorf("the watch on %s: %w", gvk.Kind, err)
 		}
 	}
@@ -76,26 +76,33 @@ func addStatusWriter(m manager.Manager, log logr.Logger) error {
 	return nil
 }
 
-// objectHandler puts the namespace of a changed object into the queue.
-var objectHandler = handler.Funcs{
-	CreateFunc: func(_ context.Context, e event.CreateEvent, q statusQueue) {
-		enqueue(q, e.Object, priorityOf(e.IsInInitialList))
-	},
-	UpdateFunc: func(_ context.Context, e event.UpdateEvent, q statusQueue) {
-		if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
-			enqueue(q, e.ObjectNew, 0)
-		} else if !reflect.DeepEqual(statusOf(e.ObjectOld), statusOf(e.ObjectNew)) { // ours, as a rule; but others may overwrite it
-			enqueue(q, e.ObjectNew, priorityLow)
-		}
-	},
-	DeleteFunc: func(_ context.Context, e event.DeleteEvent, q statusQueue) { enqueue(q, e.Object, 0) },
+// objectHandler puts the namespace of a changed object into the queue, and those that use it.
+func (w *statusWriter) objectHandler() handler.Funcs {
+	return handler.Funcs{
+		CreateFunc: func(_ context.Context, e event.CreateEvent, q statusQueue) {
+			enqueue(q, e.Object.GetNamespace(), priorityOf(e.IsInInitialList))
+			w.enqueueUsers(q, e.Object)
+		},
+		UpdateFunc: func(_ context.Context, e event.UpdateEvent, q statusQueue) {
+			if e.ObjectOld.GetGeneration() != e.ObjectNew.GetGeneration() || e.ObjectOld.GetUID() != e.ObjectNew.GetUID() {
+				enqueue(q, e.ObjectNew.GetNamespace(), 0)
+				w.enqueueUsers(q, e.ObjectOld, e.ObjectNew)
+			} else if !reflect.DeepEqual(statusOf(e.ObjectOld), statusOf(e.ObjectNew)) { // ours, as a rule; but others may overwrite it
+				enqueue(q, e.ObjectNew.GetNamespace(), priorityLow)
+			}
+		},
+		DeleteFunc: func(_ context.Context, e event.DeleteEvent, q statusQueue) {
+			enqueue(q, e.Object.GetNamespace(), 0)
+			w.enqueueUsers(q, e.Object)
+		},
+	}
 }
 
 // secretHandler does so for a Secret, where an object of the namespace names it.
 func (w *statusWriter) secretHandler() handler.Funcs {
 	changed := func(q statusQueue, o client.Object) {
 		if w.secrets.names(o.GetNamespace(), o.GetName()) {
-			enqueue(q, o, 0)
+			enqueue(q, o.GetNamespace(), 0)
 		}
 	}
 	return handler.Funcs{
@@ -116,8 +123,8 @@ func priorityOf(initial bool) int {
 	return 0
 }
 
-func enqueue(q statusQueue, o client.Object, priority int) {
-	request := reconcile.Request{NamespacedName: types.NamespacedName{Name: o.GetNamespace()}}
+func enqueue(q statusQueue, namespace string, priority int) {
+	request := reconcile.Request{NamespacedName: types.NamespacedName{Name: namespace}}
 	if pq, ok := q.(priorityqueue.PriorityQueue[reconcile.Request]); ok {
 		pq.AddWithOpts(priorityqueue.AddOpts{After: gatherTime, Priority: &priority}, request)
 		return

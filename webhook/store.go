@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -56,22 +58,48 @@ func toObject(from any) (any, error) {
 
 // store holds all objects of the two kinds. It is read without copying.
 type store struct {
-	informers []toolscache.SharedIndexInformer
+	informers []toolscache.SharedIndexInformer // of providers, and of routes
+}
+
+// What objects are found by, beside their namespace.
+const (
+	byTarget  = "target"  // exported providers, by the namespaces that they are exported to
+	byHost    = "host"    // providers, by namespace/host
+	byBackend = "backend" // routes, by the hosts of their backends
+)
+
+// indexed makes an index of what an object has.
+func indexed(keys func(*object) []string) toolscache.IndexFunc {
+	return func(in any) ([]string, error) {
+		o, ok := in.(*object)
+		if !ok {
+			return nil, fmt.Errorf("%T is not an object", in)
+		}
+		return keys(o), nil
+	}
+}
+
+var indexers = []toolscache.Indexers{
+	{byTarget: indexed(exportTargets), byHost: indexed(func(o *object) []string { return []string{o.Namespace + "/" + o.host} })},
+	{byBackend: indexed(func(o *object) []string { return o.backends })},
 }
 
 // newStore makes a store on a cache that has toObject as its transform, and is not started yet.
 func newStore(c cache.Cache) (*store, error) {
 	s := &store{}
-	for _, kind := range []*unstructured.Unstructured{providers(), routes()} {
+	for i, kind := range []*unstructured.Unstructured{providers(), routes()} {
 		informer, err := c.GetInformer(context.Background(), kind, cache.BlockUntilSynced(false))
 		if err != nil {
 			return nil, err
 		}
-		indexed, ok := informer.(toolscache.SharedIndexInformer)
+		shared, ok := informer.(toolscache.SharedIndexInformer)
 		if !ok {
 			return nil, fmt.Errorf("%T has no index", informer)
 		}
-		s.informers = append(s.informers, indexed)
+		if err := shared.AddIndexers(indexers[i]); err != nil {
+			return nil, err
+		}
+		s.informers = append(s.informers, shared)
 	}
 	return s, nil
 }
@@ -86,23 +114,67 @@ func (s *store) synced() error {
 	return nil
 }
 
+// namespace gives all objects of a namespace, and the providers that are exported to it.
 func (s *store) namespace(name string) ([]*object, error) {
 	if err := s.synced(); err != nil {
 		return nil, err
 	}
 	var all []*object
 	for _, i := range s.informers {
-		found, err := i.GetIndexer().ByIndex(toolscache.NamespaceIndex, name)
+		found, err := find(i, toolscache.NamespaceIndex, name)
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range found {
-			o, ok := f.(*object)
-			if !ok {
-				return nil, fmt.Errorf("%T is not an object", f)
-			}
-			all = append(all, o)
+		all = append(all, found...)
+	}
+	for _, target := range []string{name, v1beta1.ExportToAll} {
+		found, err := find(s.informers[0], byTarget, target)
+		if err != nil {
+			return nil, err
 		}
+		for _, o := range found {
+			if there := exportedTo(name, o); there != nil {
+				all = append(all, there)
+			}
+		}
+	}
+	return all, nil
+}
+
+// users gives the namespaces whose routes name a host that they have no provider for themselves.
+func (s *store) users(host string) ([]string, error) {
+	naming, err := find(s.informers[1], byBackend, host)
+	if err != nil {
+		return nil, err
+	}
+	seen := set{}
+	for _, route := range naming {
+		if seen[route.Namespace] {
+			continue
+		}
+		own, err := find(s.informers[0], byHost, route.Namespace+"/"+host)
+		if err != nil {
+			return nil, err
+		}
+		if len(own) == 0 {
+			seen.add(route.Namespace)
+		}
+	}
+	return slices.Collect(maps.Keys(seen)), nil
+}
+
+func find(i toolscache.SharedIndexInformer, index, key string) ([]*object, error) {
+	found, err := i.GetIndexer().ByIndex(index, key)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*object, len(found))
+	for n, f := range found {
+		o, ok := f.(*object)
+		if !ok {
+			return nil, fmt.Errorf("%T is not an object", f)
+		}
+		all[n] = o
 	}
 	return all, nil
 }
