@@ -57,7 +57,8 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	go func() { failed <- status.ServeHealth(l.health) }()
 	go func() { failed <- status.ServeAdmin(l.admin) }()
 
-	followed, err := open(a, log.WithName("watch"), store)
+	showConfiguration(counted, store)
+	followed, err := open(a, log.WithName("watch"), store, counted)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"remora.dev/remora/sidecar/launch"
+	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/snapshot"
 	"remora.dev/remora/sidecar/watch"
 )
@@ -23,7 +24,7 @@ import (
 type source interface{ Run(ctx context.Context) }
 
 // open gives the source that the command line names. Files have been read then; the API server has not been asked.
-func open(a launch.Args, log logr.Logger, store *snapshot.Store) (source, error) {
+func open(a launch.Args, log logr.Logger, store *snapshot.Store, counted *metrics.Set) (source, error) {
 	var labels *watch.PodLabels
 	if a.LabelsFile != "" {
 		var err error
@@ -45,6 +46,9 @@ func open(a launch.Args, log logr.Logger, store *snapshot.Store) (source, error)
 	}
 	if a.Namespace != "" {
 		namespace = a.Namespace
+	}
+	if config.BearerTokenFile != "" {
+		showToken(counted, config.BearerTokenFile)
 	}
 	config.UserAgent = "remora-sidecar/" + version
 	api := &watch.API{Config: config, Namespace: namespace, KeysSecret: a.Keys, Labels: a.Labels, PodLabels: labels, LastGood: a.LastGood, Log: log, Store: store}

@@ -109,6 +109,7 @@ func (k *keeper) Reconcile(ctx context.Context, request reconcile.Request) (reco
 		k.gauge.fail(name)
 		return reconcile.Result{}, fmt.Errorf("what sidecars need in namespace %s: %w", name, err)
 	}
+	k.gauge.succeed(name)
 	low := priorityLow
 	result.Priority = &low // what is only due by the clock waits for what users have changed
 	return result, nil

@@ -15,11 +15,12 @@ type accessState struct {
 	leaving bool            // it has lost its label, and still has pods
 	codes   map[string]bool // of its troubles
 	expires time.Time       // its token; zero where it has none
+	passed  time.Time       // when a pass last had no error; before the first one, when the namespace was seen first
 }
 
 // accessGauge is the metrics of the keeper. Only the leader keeps, so only the leader counts.
 type accessGauge struct {
-	namespaces, troubles, expiry *prometheus.Desc
+	namespaces, troubles, expiry, pass *prometheus.Desc
 
 	mu          sync.Mutex
 	byNamespace map[string]accessState
@@ -34,6 +35,8 @@ func newAccessGauge() *accessGauge {
 			"Namespaces that do not have all that their sidecars need, by code.", []string{"code"}, nil),
 		expiry: prometheus.NewDesc("remora_token_expiry_seconds",
 			"Time until the first of the sidecars' tokens expires, of those in use. Below half of --token-life something keeps it from being renewed.", nil, nil),
+		pass: prometheus.NewDesc("remora_pass_age_seconds",
+			"Time since a namespace was last made as it should be without an error, of the one where that is longest ago. Each is looked at every 5 minutes at least.", nil, nil),
 		byNamespace: map[string]accessState{}, reported: map[string]bool{requestFailed: true, foreignObject: true, keysTooLarge: true},
 	}
 }
@@ -51,7 +54,20 @@ func (g *accessGauge) show(ctx context.Context) error {
 func (g *accessGauge) set(namespace string, s accessState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if s.passed = g.byNamespace[namespace].passed; s.passed.IsZero() {
+		s.passed = time.Now()
+	}
 	g.byNamespace[namespace] = s
+}
+
+// succeed notes that a namespace that is kept needs nothing more.
+func (g *accessGauge) succeed(namespace string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s, kept := g.byNamespace[namespace]; kept {
+		s.passed = time.Now()
+		g.byNamespace[namespace] = s
+	}
 }
 
 // fail adds to what is known of a namespace that a request failed.
@@ -64,6 +80,9 @@ func (g *accessGauge) fail(namespace string) {
 		codes[code] = true
 	}
 	s.codes = codes
+	if s.passed.IsZero() {
+		s.passed = time.Now()
+	}
 	g.byNamespace[namespace] = s
 }
 
@@ -78,6 +97,7 @@ func (g *accessGauge) Describe(to chan<- *prometheus.Desc) {
 	to <- g.namespaces
 	to <- g.troubles
 	to <- g.expiry
+	to <- g.pass
 }
 
 // Collect is for the registry.
@@ -85,7 +105,7 @@ func (g *accessGauge) Collect(to chan<- prometheus.Metric) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	states, codes := map[string]int{"kept": 0, "leaving": 0}, map[string]int{}
-	var first time.Time
+	var first, oldest time.Time
 	for code := range g.reported {
 		codes[code] = 0
 	}
@@ -102,6 +122,9 @@ func (g *accessGauge) Collect(to chan<- prometheus.Metric) {
 		if !s.expires.IsZero() && (first.IsZero() || s.expires.Before(first)) {
 			first = s.expires
 		}
+		if oldest.IsZero() || s.passed.Before(oldest) {
+			oldest = s.passed
+		}
 	}
 	for state, n := range states {
 		to <- prometheus.MustNewConstMetric(g.namespaces, prometheus.GaugeValue, float64(n), state)
@@ -111,5 +134,8 @@ func (g *accessGauge) Collect(to chan<- prometheus.Metric) {
 	}
 	if !first.IsZero() {
 		to <- prometheus.MustNewConstMetric(g.expiry, prometheus.GaugeValue, time.Until(first).Seconds())
+	}
+	if !oldest.IsZero() {
+		to <- prometheus.MustNewConstMetric(g.pass, prometheus.GaugeValue, time.Since(oldest).Seconds())
 	}
 }

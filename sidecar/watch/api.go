@@ -85,6 +85,10 @@ func (a *API) Load() error {
 	config.WarningHandler = rest.NoWarnings{}
 	config.Timeout = cmp.Or(config.Timeout, longTime)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return transport{next} })
+	if file := config.BearerTokenFile; file != "" {
+		config.BearerToken, config.BearerTokenFile = "", ""
+		config.Wrap(tokenFrom(file))
+	}
 	caller, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	clienttransport "k8s.io/client-go/transport"
 )
 
 // attempt is what happened to the connection of one request.
@@ -26,6 +27,12 @@ func (t transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		try.err = err
 	}
 	return res, err
+}
+
+// tokenFrom has requests bear the token in a file, which is read every minute, and before the next request where the API server has
+// refused it: by then the kubelet may have brought another one.
+func tokenFrom(file string) clienttransport.WrapperFunc {
+	return clienttransport.ResettableTokenSourceWrapTransport(clienttransport.NewCachedFileTokenSource(file))
 }
 
 // opaque hides those errors from the Reflector on which it would wait, at other times than are good here and without

@@ -3,6 +3,8 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -75,7 +77,8 @@ func (a *API) tell(states []state) {
 	for i, f := range a.feeds {
 		said := ""
 		if err := states[i].trouble; a.refuses(states[i]) {
-			if said = f.refusal(a.Namespace, err); said != a.troubles[f.resource] {
+			// Credentials that are refused are refused to all feeds, which is said once.
+			if said = f.refusal(a.Namespace, err); !slices.Contains(slices.Collect(maps.Values(a.troubles)), said) {
 				a.Log.Error(err, "the API server refuses to tell the configuration", "resource", f.resource, "remedy", said, "then", a.consequence())
 			}
 		}

@@ -1,0 +1,2 @@
+// Package monitoring holds the tests of config/monitoring: each alert is tried with promtool.
+package monitoring
