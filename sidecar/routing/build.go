@@ -75,9 +75,9 @@ func (c *compiler) build() *Table {
 			}
 		}
 	}
-	for target := range t.Targets() {
-		for _, k := range target.Keys {
-			t.credentials[CredentialID{target.Provider, k.Name}] = k.Key
+	for _, o := range providers {
+		if selects(o.selector, c.workload) {
+			c.addCredentials(t, o)
 		}
 	}
 	return t

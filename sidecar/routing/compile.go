@@ -78,20 +78,25 @@ func newHostID(host, namespace string) hostID { return hostID{namespace, canonic
 
 // judge looks at every object by itself.
 func (c *compiler) judge() {
-	seen := map[Ref]bool{}
+	type place struct {
+		object Ref
+		to     string
+	}
+	seen := map[place]bool{}
 	// Age decides, then the name: the order in which objects were found decides nothing.
 	order := func(a, b *object) int {
-		return cmp.Or(cmp.Compare(a.object.Namespace, b.object.Namespace), cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
+		return cmp.Or(cmp.Compare(a.namespace(), b.namespace()), cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
 	}
 	for i := range c.in.Unreadable {
-		seen[c.in.Unreadable[i].Object] = true
+		seen[place{c.in.Unreadable[i].Object, c.in.Unreadable[i].To}] = true
 	}
 	add := func(o *object) *object {
-		if seen[o.object] {
+		at := place{o.object, o.to}
+		if seen[at] {
 			o.invalid(DuplicateObject, "metadata.name", "there is another %s: rename one of them, or remove it", o.object)
 		}
-		seen[o.object] = true
-		o.id = newHostID(o.host, o.object.Namespace)
+		seen[at] = true
+		o.id = newHostID(o.host, o.namespace())
 		return o
 	}
 	addProvider := func(p *v1beta1.LLMProvider, to string) *object {
@@ -107,10 +112,9 @@ func (c *compiler) judge() {
 	}
 	var exported []*object
 	for i := range c.in.Exported {
-		e := &c.in.Exported[i]
-		o := addProvider(&e.Provider, e.To)
-		o.id = newHostID(o.host, e.To)
-		exported = append(exported, o)
+		if e := &c.in.Exported[i]; e.To != e.Provider.Namespace { // there it is one of its own
+			exported = append(exported, add(addProvider(&e.Provider, e.To)))
+		}
 	}
 	for i := range c.in.Routes {
 		r := &c.in.Routes[i]
@@ -174,7 +178,7 @@ func (c *compiler) judgeReferences() {
 			continue // it is judged where it is
 		}
 		for name := range o.provider.Spec.Configs.RouteSpecificConfigs {
-			if !rules[o.object.Namespace][name] {
+			if !rules[o.object.Namespace][name] && !exported(&o.provider.Spec, o.object.Namespace) { // others have rules, too
 				o.warn(RouteConfigUnused, "spec.configs.routeSpecificConfigs["+name+"]", "no LLMRoute has a rule named %q: correct the name, or add the rule", name)
 			}
 		}

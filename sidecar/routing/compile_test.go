@@ -44,9 +44,12 @@ func everything(t *testing.T) map[string][]byte {
 
 func clone(in routing.Objects) routing.Objects {
 	out := in
-	out.Providers, out.Routes, out.Secrets, out.Unreadable = nil, nil, nil, nil
+	out.Providers, out.Exported, out.Routes, out.Secrets, out.Unreadable = nil, nil, nil, nil, nil
 	for i := range in.Providers {
 		out.Providers = append(out.Providers, *in.Providers[i].DeepCopy())
+	}
+	for _, e := range in.Exported {
+		out.Exported = append(out.Exported, routing.Exported{To: e.To, Provider: *e.Provider.DeepCopy()})
 	}
 	for i := range in.Routes {
 		out.Routes = append(out.Routes, *in.Routes[i].DeepCopy())
@@ -109,6 +112,7 @@ func TestTheOrderOfObjectsDecidesNothing(t *testing.T) {
 		if want := compiled(t, in); !strings.Contains(want, string(routing.DuplicateObject)) { // the one tie there is
 			for range 20 {
 				random.Shuffle(len(in.Providers), func(i, j int) { in.Providers[i], in.Providers[j] = in.Providers[j], in.Providers[i] })
+				random.Shuffle(len(in.Exported), func(i, j int) { in.Exported[i], in.Exported[j] = in.Exported[j], in.Exported[i] })
 				random.Shuffle(len(in.Routes), func(i, j int) { in.Routes[i], in.Routes[j] = in.Routes[j], in.Routes[i] })
 				random.Shuffle(len(in.Secrets), func(i, j int) { in.Secrets[i], in.Secrets[j] = in.Secrets[j], in.Secrets[i] })
 				random.Shuffle(len(in.Unreadable), func(i, j int) { in.Unreadable[i], in.Unreadable[j] = in.Unreadable[j], in.Unreadable[i] })

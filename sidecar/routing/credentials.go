@@ -4,12 +4,16 @@ import (
 	"cmp"
 	"crypto/tls"
 	"fmt"
+	"slices"
 	"strings"
 
 	"remora.dev/remora/apis/v1beta1"
 )
 
 type secretID struct{ namespace, name string }
+
+// inlineName is the name of the key that is written into an object; that of a rule has the rule's name after it.
+const inlineName = "inline"
 
 func (c *compiler) judgeSecretNames() {
 	for i := range c.in.Secrets {
@@ -36,10 +40,20 @@ func (c *compiler) judgeSecrets(o *object) {
 				o.add(Unresolved, r.Code, field+".apiKeyRef", "%s; until then the calls that need it fail", r.Message)
 			}
 		}
+		_, none := c.keys(o, conf, "")
 		for i := range conf.APIKeyRefs {
-			if _, r := c.key(o.object.Namespace, &conf.APIKeyRefs[i].SecretKeyReference); r != nil {
-				o.add(Unresolved, r.Code, fmt.Sprintf("%s.apiKeyRefs[%d]", field, i), "%s; until then the other keys have its share", r.Message)
+			ref := &conf.APIKeyRefs[i]
+			_, r := c.key(o.object.Namespace, &ref.SecretKeyReference)
+			if r == nil {
+				continue
 			}
+			meanwhile := "until then the other keys have its share"
+			if weightOf(ref) == 0 {
+				meanwhile = "no call needs it while its weight is 0"
+			} else if none != nil {
+				meanwhile = "until then the calls that need it fail, since there is no other"
+			}
+			o.add(Unresolved, r.Code, fmt.Sprintf("%s.apiKeyRefs[%d]", field, i), "%s; %s", r.Message, meanwhile)
 		}
 	}
 	configs := &o.provider.Spec.Configs
@@ -52,38 +66,60 @@ func (c *compiler) judgeSecrets(o *object) {
 	}
 }
 
-// keys finds the keys of a config that rule has of a provider: those that are there. Where none of them is, the first says why.
+// keys gives the keys that the calls of a rule are sent with. Where none of those that are there has a share, the
+// refusal says which one is missing.
 func (c *compiler) keys(o *object, conf *v1beta1.OpenAIConfig, rule string) ([]Credential, *Refusal) {
-	switch {
-	case conf.APIKey != "":
-		name := "inline"
-		if specific, ok := o.provider.Spec.Configs.RouteSpecificConfigs[rule]; ok && rule != "" && hasKey(&specific.OpenAIConfig) {
+	there, missing := c.named(o, conf, rule)
+	if !slices.ContainsFunc(there, func(k Credential) bool { return k.Weight > 0 }) {
+		return nil, missing
+	}
+	return there, nil
+}
+
+// named gives the keys that a config names and that are there, and why the first is not that should have a share.
+func (c *compiler) named(o *object, conf *v1beta1.OpenAIConfig, rule string) (there []Credential, missing *Refusal) {
+	if conf.APIKey != "" {
+		name := inlineName
+		if specific := o.provider.Spec.Configs.RouteSpecificConfigs[rule].OpenAIConfig; rule != "" && hasKey(&specific) {
 			name += " " + rule
 		}
 		return []Credential{{Name: name, Key: NewKey(conf.APIKey), Weight: 1}}, nil
-	case !hasKey(conf):
-		return nil, nil
 	}
-	var all []Credential
-	var first *Refusal
-	shared := false
 	for _, ref := range keyRefs(conf) {
 		key, r := c.key(o.object.Namespace, &ref.SecretKeyReference)
-		if r != nil {
-			first = cmp.Or(first, r)
-			continue
+		weight := weightOf(&ref)
+		if r == nil {
+			there = append(there, Credential{"secret " + ref.Name + "/" + secretKey(&ref.SecretKeyReference), key, weight})
+		} else if weight > 0 {
+			missing = cmp.Or(missing, r)
 		}
-		weight := uint32(1)
-		if ref.Weight != nil {
-			weight = uint32(*ref.Weight)
+	}
+	return there, missing
+}
+
+func weightOf(ref *v1beta1.WeightedKeyReference) uint32 {
+	if ref.Weight == nil {
+		return 1
+	}
+	return uint32(*ref.Weight)
+}
+
+// addCredentials has a table know every key that a provider names and that is there. Whether a rule uses it, and
+// whether the provider is refused for something else, takes no key away from the calls that are under way.
+func (c *compiler) addCredentials(t *Table, o *object) {
+	add := func(conf *v1beta1.OpenAIConfig, rule string) {
+		there, _ := c.named(o, conf, rule)
+		for _, k := range there {
+			t.credentials[CredentialID{o.object, k.Name}] = k.Key
 		}
-		shared = shared || weight > 0
-		all = append(all, Credential{Name: "secret " + ref.Name + "/" + secretKey(&ref.SecretKeyReference), Key: key, Weight: weight})
 	}
-	if !shared {
-		return nil, first
+	configs := &o.provider.Spec.Configs
+	add(&configs.DefaultConfig.OpenAIConfig, "")
+	for rule, conf := range configs.RouteSpecificConfigs {
+		if rule != "" { // which names no rule
+			add(&conf.OpenAIConfig, rule)
+		}
 	}
-	return all, nil
 }
 
 // keyRefs gives the references of a config, one or several.
@@ -97,7 +133,7 @@ func keyRefs(conf *v1beta1.OpenAIConfig) []v1beta1.WeightedKeyReference {
 // key finds the key that a reference means. With Secrets unknown, it gives none.
 func (c *compiler) key(namespace string, ref *v1beta1.SecretKeyReference) (Key, *Refusal) {
 	if c.presume {
-		return NewKey(ref.Name + "/" + secretKey(ref)), nil
+		return NewKey(namespace + "/" + ref.Name + "/" + secretKey(ref)), nil
 	}
 	s := c.secrets[secretID{namespace, ref.Name}]
 	if s == nil {

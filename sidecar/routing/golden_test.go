@@ -15,6 +15,7 @@ import (
 
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -73,13 +74,27 @@ func workloadOf(text []byte) *routing.Workload {
 	return w
 }
 
-// decodeAll reads all documents of a file. Secrets are known, even if there are none.
+// decodeAll reads all documents of a file. Secrets are known, even if there are none. What the installation's namespace exports
+// is handed over to the namespaces that are named, and to default where they all are.
 func decodeAll(t *testing.T, text []byte) routing.Objects {
 	t.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
 	for _, doc := range documents(t, text) {
 		if _, err := in.Decode(doc, "default"); err != nil {
 			t.Fatal(err)
+		}
+	}
+	for _, p := range in.Providers {
+		for _, to := range p.Spec.ExportTo {
+			if p.Namespace == v1beta1.InstallationNamespace && to != v1beta1.ExportToOwn {
+				in.Exported = append(in.Exported, routing.Exported{To: strings.Replace(string(to), "*", "default", 1), Provider: *p.DeepCopy()})
+			}
+		}
+	}
+	for _, u := range in.Unreadable {
+		if u.Object.Namespace == v1beta1.InstallationNamespace {
+			u.To = "default"
+			in.Unreadable = append(in.Unreadable, u)
 		}
 	}
 	return in

@@ -3,6 +3,7 @@ package routing
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -23,67 +24,59 @@ func judgeKeyReferences(f *findings, field string, c *v1beta1.OpenAIConfig) {
 	if refs == nil {
 		return
 	}
-	for other, given := range map[string]bool{"apiKey": c.APIKey != "", "apiKeyRef": c.APIKeyRef != nil} {
-		if given {
-			f.invalid(InvalidValue, field, "is given together with %s: remove one of them", other)
-		}
+	if c.APIKey != "" {
+		f.invalid(InvalidValue, field, "is given together with apiKey: remove one of them")
+	}
+	if c.APIKeyRef != nil {
+		f.invalid(InvalidValue, field, "is given together with apiKeyRef: remove one of them")
 	}
 	if n := len(refs); n == 0 {
 		f.invalid(InvalidValue, field, "is empty: name a Secret, or leave it out")
 	} else if n > v1beta1.MaxKeys {
 		f.invalid(InvalidValue, field, "has %d entries: at most %d are allowed", n, v1beta1.MaxKeys)
+		refs = refs[:v1beta1.MaxKeys]
 	}
-	with, total := 0, int64(0)
+	with, without := 0, 0
+	shares := false
 	seen := map[v1beta1.SecretKeyReference]bool{}
 	for i := range refs {
 		at := fmt.Sprintf("%s[%d]", field, i)
 		judgeKeyReference(f, at, &refs[i].SecretKeyReference)
 		id := v1beta1.SecretKeyReference{Name: refs[i].Name, Key: secretKey(&refs[i].SecretKeyReference)}
 		if seen[id] {
-			f.invalid(InvalidValue, at, "is named twice: give it the weight of both, and remove one")
+			f.invalid(InvalidValue, at, "is the same key as in an earlier entry: give that one the weight of both, and remove this one")
 		}
 		seen[id] = true
 		w := refs[i].Weight
 		if w == nil {
+			without++
 			continue
 		}
-		with, total = with+1, total+int64(*w)
+		with++
+		shares = shares || *w != 0
 		if *w < 0 || *w > maxWeight {
 			f.invalid(InvalidValue, at+".weight", "%d is not a weight: use 0 to %d", *w, maxWeight)
 		}
 	}
 	switch {
-	case with > 0 && with < len(refs):
+	case with > 0 && without > 0:
 		f.invalid(InvalidValue, field, "%d of %d entries have a weight: give every one a weight, or none", with, len(refs))
-	case with > 0 && total == 0:
-		f.invalid(InvalidValue, field, "every weight is 0: give one of them more")
+	case with > 0 && !shares:
+		f.invalid(InvalidValue, field, "every weight is 0, so no key would be sent: give one of them more")
 	}
 }
 
 const maxWeight = 1_000_000
 
 // judgeUse looks at who may use a provider, and for how long.
-func judgeUse(f *findings, p *v1beta1.LLMProvider) {
-	s := &p.Spec
-	if n := len(s.ExportTo); n > v1beta1.MaxExportTo {
-		f.invalid(InvalidValue, "spec.exportTo", "has %d entries: at most %d are allowed; \"*\" means every namespace", n, v1beta1.MaxExportTo)
-	}
-	for i, to := range s.ExportTo {
-		field := fmt.Sprintf("spec.exportTo[%d]", i)
-		switch {
-		case to == v1beta1.ExportToOwn:
-		case to != v1beta1.ExportToAll && len(validation.IsDNS1123Label(string(to))) > 0:
-			f.invalid(InvalidValue, field, "%q is not the name of a namespace: write one, or \"*\" for every namespace", to)
-		case p.Namespace != v1beta1.InstallationNamespace:
-			f.invalid(InvalidValue, field, "only providers of namespace %s are exported, whose people are trusted with keys of others: move the provider and its Secrets there, or remove exportTo", v1beta1.InstallationNamespace)
-		}
-	}
-	if s.AllowedUIDs != nil && len(s.AllowedUIDs) == 0 {
+func judgeUse(f *findings, s *v1beta1.LLMProviderSpec) {
+	judgeExport(f, s)
+	if n := len(s.AllowedUIDs); s.AllowedUIDs != nil && n == 0 {
 		f.invalid(InvalidValue, "spec.allowedUIDs", "is empty, so nobody could use the provider: name a user, or leave it out")
-	} else if n := len(s.AllowedUIDs); n > v1beta1.MaxAllowedUIDs {
+	} else if n > v1beta1.MaxAllowedUIDs {
 		f.invalid(InvalidValue, "spec.allowedUIDs", "has %d entries: at most %d are allowed", n, v1beta1.MaxAllowedUIDs)
 	}
-	for i, uid := range s.AllowedUIDs {
+	for i, uid := range s.AllowedUIDs[:min(len(s.AllowedUIDs), v1beta1.MaxAllowedUIDs)] {
 		if uid < 0 || uid > v1beta1.MaxUID {
 			f.invalid(InvalidValue, fmt.Sprintf("spec.allowedUIDs[%d]", i), "%d is not a user: use 0 to %d", uid, int64(v1beta1.MaxUID))
 		}
@@ -91,6 +84,30 @@ func judgeUse(f *findings, p *v1beta1.LLMProvider) {
 	if d := s.RevocationGracePeriod; d != nil && d.Duration < 0 {
 		f.invalid(InvalidValue, "spec.revocationGracePeriod", "%s is negative: use 0s to cut at once, or leave it out", d.Duration)
 	}
+}
+
+func judgeExport(f *findings, s *v1beta1.LLMProviderSpec) {
+	const field = "spec.exportTo"
+	if n := len(s.ExportTo); n > v1beta1.MaxExportTo {
+		f.invalid(InvalidValue, field, "has %d entries: at most %d are allowed; \"*\" means every namespace", n, v1beta1.MaxExportTo)
+	}
+	for i, to := range s.ExportTo[:min(len(s.ExportTo), v1beta1.MaxExportTo)] {
+		if to != v1beta1.ExportToAll && to != v1beta1.ExportToOwn && len(validation.IsDNS1123Label(string(to))) > 0 {
+			f.invalid(InvalidValue, fmt.Sprintf("%s[%d]", field, i), "%q is not the name of a namespace: write one, or \"*\" for every namespace", to)
+		}
+	}
+	switch {
+	case !exported(s, f.object.Namespace):
+	case f.object.Namespace != v1beta1.InstallationNamespace:
+		f.invalid(InvalidValue, field, "only providers of namespace %s are exported: move the provider and its Secrets there, or remove exportTo", v1beta1.InstallationNamespace)
+	case !f.hasInvalid("spec.host") && !strings.Contains(s.Host, "."): // the owner of a Service of that name would get the key
+		f.invalid(InvalidValue, "spec.host", "%q is a short name, which pods of another namespace look up in their own: write it in full, such as %s.%s.svc", s.Host, s.Host, f.object.Namespace)
+	}
+}
+
+// exported tells whether a provider is for other namespaces than its own.
+func exported(s *v1beta1.LLMProviderSpec, own string) bool {
+	return slices.ContainsFunc(s.ExportTo, func(to v1beta1.ExportTarget) bool { return to != v1beta1.ExportToOwn && string(to) != own })
 }
 
 func uidsOf(uids []int64) []uint32 {
@@ -102,5 +119,5 @@ func uidsOf(uids []int64) []uint32 {
 		all[i] = uint32(uid)
 	}
 	slices.Sort(all)
-	return all
+	return slices.Compact(all)
 }

@@ -41,6 +41,9 @@ func Plan(before, after Objects) []string {
 			said[found] = append(said[found], i)
 		}
 	}
+	for _, c := range e.exports(&before, &after) {
+		said[c] = make([]int, len(pods)) // of every pod
+	}
 	return e.sentences(said, pods)
 }
 

@@ -88,13 +88,33 @@ func (d dice) config(c *v1beta1.OpenAIConfig) {
 	default:
 		c.APIKey, c.APIKeyRef = "", pick(d, nil, &v1beta1.SecretKeyReference{Name: "one"}, &v1beta1.SecretKeyReference{Name: "two"})
 	}
+	c.APIKeyRefs = nil
+	if c.APIKey == "" && c.APIKeyRef == nil && d.IntN(2) == 0 {
+		c.APIKeyRefs = d.keys()
+	}
+}
+
+func (d dice) keys() (all []v1beta1.WeightedKeyReference) {
+	weighted := d.IntN(3) > 0
+	for _, i := range d.Perm(3)[:1+d.IntN(3)] {
+		k := v1beta1.WeightedKeyReference{SecretKeyReference: v1beta1.SecretKeyReference{Name: []string{"one", "two", "three"}[i]}}
+		if weighted {
+			k.Weight = new(int32(pick(d, 0, 1, 1, 2, 3)))
+		}
+		all = append(all, k)
+	}
+	return all
 }
 
 func (d dice) changeProvider(p *v1beta1.LLMProvider) {
 	if p.Spec.Host == "" || d.IntN(8) == 0 {
 		p.Spec.Host = pick(d, planHosts...)
 	}
-	switch d.IntN(10) {
+	switch d.IntN(13) {
+	case 11:
+		p.Spec.AllowedUIDs = pick(d, nil, []int64{1000}, []int64{1000, 0}, []int64{0, 1000, 1000})
+	case 12:
+		p.Spec.RevocationGracePeriod = pick(d, nil, &metav1.Duration{}, &metav1.Duration{Duration: time.Minute})
 	case 7:
 		p.Spec.AuthScheme = pick(d, "", v1beta1.AuthBearer, v1beta1.AuthAPIKey)
 	case 8:
@@ -218,7 +238,12 @@ func (d dice) edit() (before, after routing.Objects) {
 	for i := range d.IntN(4) {
 		before.Routes = append(before.Routes, d.route(fmt.Sprint("r", i)))
 	}
-	after.Providers, after.Routes = slices.Clone(before.Providers), slices.Clone(before.Routes)
+	for i := range d.IntN(3) {
+		p := d.provider(fmt.Sprint("p", i))
+		p.Namespace, p.Spec.ExportTo = v1beta1.InstallationNamespace, []v1beta1.ExportTarget{"default"}
+		before.Exported = append(before.Exported, routing.Exported{To: "default", Provider: p})
+	}
+	after.Providers, after.Exported, after.Routes = slices.Clone(before.Providers), before.Exported, slices.Clone(before.Routes)
 	switch n, m := len(after.Providers), len(after.Routes); d.IntN(7) {
 	case 0:
 		after.Providers = append(after.Providers, d.provider("new"))
@@ -297,10 +322,14 @@ func (c planCall) Header(name string) ([]byte, bool) {
 // fates says what becomes of calls of many kinds to every host from every pod.
 func fates(in routing.Objects, client routing.Secret) map[string]string {
 	all := map[string]string{}
-	in.Secrets = []routing.Secret{
-		{Namespace: "default", Name: "one", Data: map[string]routing.Key{"apiKey": routing.NewKey("sk-hidden-one")}},
-		{Namespace: "default", Name: "two", Data: map[string]routing.Key{"apiKey": routing.NewKey("sk-hidden-two")}},
-		client,
+	exported := client
+	exported.Namespace = v1beta1.InstallationNamespace
+	in.Secrets = []routing.Secret{client, exported}
+	for _, namespace := range []string{"default", v1beta1.InstallationNamespace} {
+		for _, name := range []string{"one", "two", "three"} {
+			key := routing.NewKey("sk-hidden-" + name + namespace)
+			in.Secrets = append(in.Secrets, routing.Secret{Namespace: namespace, Name: name, Data: map[string]routing.Key{"apiKey": key}})
+		}
 	}
 	for i, pod := range planPods {
 		table, _ := routing.Compile(in, pod)
@@ -322,7 +351,7 @@ func fates(in routing.Objects, client routing.Secret) map[string]string {
 						if known[r] == "" {
 							known[r] = fate(r)
 						}
-						all[fmt.Sprint(i, " ", name, " ", one, two, model)] = known[r]
+						all[fmt.Sprint(i, " ", name, " ", one, " ", two, " ", model)] = known[r]
 					}
 				}
 			}
@@ -343,10 +372,15 @@ func fate(r *routing.Rule) string {
 	}
 	first, out := map[string]float64{}, ""
 	for i, l := range r.Levels {
-		targets := map[string]float64{}
+		targets, total := map[string]float64{}, 0.0
 		for _, b := range l.Backends {
 			if b.Target != nil {
-				targets[target(b.Target)] += float64(b.Weight)
+				total += float64(b.Weight)
+			}
+		}
+		for _, b := range l.Backends {
+			if b.Target != nil {
+				targets[target(b.Target)] += float64(b.Weight) / total
 			}
 		}
 		if i > 0 && len(targets) > 0 {
@@ -385,11 +419,18 @@ func target(t *routing.Target) string {
 	if !t.Keyed() {
 		auth = 0
 	}
+	total := 0.0
+	for _, k := range t.Keys {
+		total += float64(k.Weight)
+	}
 	var keys []string
 	for _, k := range t.Keys {
-		keys = append(keys, k.Key.Reveal(), fmt.Sprint(k.Weight))
+		if k.Weight > 0 {
+			keys = append(keys, fmt.Sprintf("%s %.6f", k.Key.Reveal(), float64(k.Weight)/total))
+		}
 	}
-	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, keys, auth, t.Query, t.Policy)
+	slices.Sort(keys)
+	return fmt.Sprint(e.Host, e.Port, e.TLS, e.ServerName, e.ClientCert != "", t.Authority, t.Path, t.Model, t.Stream, keys, auth, t.Query, t.UIDs, t.Policy)
 }
 
 // Calls of many kinds are routed through both tables: where one of them fares differently the plan says

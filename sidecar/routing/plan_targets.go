@@ -207,42 +207,8 @@ func (t *Target) fills(now *Target) (out []fill) {
 		}
 	}
 	out = append(out, t.keyFills(now)...)
+	out = append(out, t.userFills(now)...)
 	return append(out, t.Policy.fills(now.Policy)...)
-}
-
-func (t *Target) keyFills(now *Target) []fill {
-	out := t.otherKey(now)
-	if t.Auth != now.Auth && t.Keyed() && now.Keyed() {
-		out = append(out, fill{rankFill, fmt.Sprintf("the key is sent in %s instead of %s", now.Auth.header(), t.Auth.header())})
-	}
-	return out
-}
-
-func (t *Target) otherKey(now *Target) []fill {
-	switch {
-	case slices.Equal(t.Keys, now.Keys):
-		return nil
-	case !now.Keyed():
-		return []fill{{rankMove, "no key is sent any more: the app's own credentials pass"}}
-	case !t.Keyed() && now.Endpoint.Value().TLS:
-		return []fill{{rankFill, "a key is sent from now on, and only inference calls pass"}}
-	case !t.Keyed():
-		return []fill{{rankDanger, "a key is sent from now on, in plain text, and only inference calls pass"}}
-	case t.keySource() == now.keySource():
-		return []fill{{rankFill, "another key is sent"}}
-	}
-	return []fill{{rankFill, fmt.Sprintf("another key is sent, %s instead of %s", now.keySource(), t.keySource())}}
-}
-
-func (t *Target) keySource() string {
-	name, ok := strings.CutPrefix(t.Keys[0].Name, "secret ")
-	switch {
-	case !ok:
-		return "that in the object"
-	case len(t.Keys) > 1:
-		return fmt.Sprintf("one of %d from Secret %s", len(t.Keys), clip(name, 40))
-	}
-	return "that of Secret " + clip(name, 50)
 }
 
 // rewrites tells whether the Host header is other than the provider's own name and port make it.

@@ -32,7 +32,7 @@ func judgeProvider(f *findings, p *v1beta1.LLMProvider) {
 	judgeAuthScheme(f, s.AuthScheme)
 	judgeQuery(f, s.Query)
 	judgePolicy(f, s.TrafficPolicy)
-	judgeUse(f, p)
+	judgeUse(f, s)
 	const specific = "spec.configs.routeSpecificConfigs"
 	if n := len(s.Configs.RouteSpecificConfigs); n > v1beta1.MaxRouteConfigs {
 		f.invalid(InvalidValue, specific, "has %d entries: at most %d are allowed", n, v1beta1.MaxRouteConfigs)

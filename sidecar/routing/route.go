@@ -195,8 +195,8 @@ func judgeBackends(f *findings, field string, refs []v1beta1.LLMBackendRef) {
 		if *b.Weight < 0 {
 			f.invalid(InvalidValue, at+".weight", "%d is negative: use 0 for no traffic", *b.Weight)
 			total[b.Priority]++ // one fault, one message
-		} else if *b.Weight > 1000000 {
-			f.invalid(InvalidValue, at+".weight", "%d is over 1000000: use smaller numbers in the same proportion", *b.Weight)
+		} else if *b.Weight > maxWeight {
+			f.invalid(InvalidValue, at+".weight", "%d is over %d: use smaller numbers in the same proportion", *b.Weight, maxWeight)
 		}
 	}
 	if with != 0 && with != len(refs) {
