@@ -23,6 +23,9 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 		if f := c.refuseOperation(otherwise); f != nil {
 			return f
 		}
+		if f := c.refuseCaller(); f != nil {
+			return f
+		}
 		f, reason := c.try()
 		if f == nil {
 			return nil

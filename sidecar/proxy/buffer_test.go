@@ -27,3 +27,14 @@ func (b *lockedBuffer) find(part string) string {
 	}
 	return ""
 }
+
+func (b *lockedBuffer) count(part string) (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range b.lines {
+		if strings.Contains(l, part) {
+			n++
+		}
+	}
+	return n
+}

@@ -34,7 +34,7 @@ func (c *call) choose() *routing.Refusal {
 				}
 				break
 			}
-			if c.attempts > 0 && !c.able(b.Target) {
+			if c.attempts > 0 && (!c.able(b.Target) || !c.admitted(b.Target)) {
 				without |= 1 << i // its refusal is no answer to what went wrong elsewhere
 				continue
 			}
@@ -64,7 +64,7 @@ func (c *call) others() bool {
 		l := &c.rule.Levels[i]
 		for j := range l.Backends {
 			b := &l.Backends[j]
-			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && (c.forced || c.proxy.ejections.free(b.Target)) {
+			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && c.admitted(b.Target) && (c.forced || c.proxy.ejections.free(b.Target)) {
 				return true
 			}
 		}

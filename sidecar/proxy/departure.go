@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -132,7 +133,12 @@ type clientConn struct {
 
 	hijacks sync.WaitGroup // what goes on with the connection after the server has let go of it
 
-	redirected bool // it was made to somewhere else; what is nobody's here has no business on it
+	redirected bool           // it was made to somewhere else; what is nobody's here has no business on it
+	to         netip.AddrPort // there
+
+	peer      sync.Once // for uid
+	peerUID   uint32
+	peerKnown bool
 
 	serving atomic.Bool // the head of a request has come, and it has not been answered
 

@@ -37,6 +37,7 @@ func (p *Proxy) turnAway(client *net.TCPConn) {
 		defer c.Close()
 		f := fail(routing.DirectConnection, "the sidecar takes no calls on its own port: call the provider's own name, in plain HTTP on port 80, and the connection is brought here")
 		p.metrics.Failures(string(f.code)).Inc()
+		p.logCaller("connection refused", c, f.code, routing.Ref{}, "code", f.code, "message", f.message)
 		_ = c.SetReadDeadline(time.Now().Add(directTimeout))
 		if !beginsRequest(bufio.NewReader(c)) {
 			return

@@ -65,6 +65,9 @@ func TestACallToTheSidecarsOwnPortIsRefusedWhereConnectionsAreRedirected(t *test
 	if got := r.failures()[string(routing.DirectConnection)]; got != 3*len(calls) {
 		t.Errorf("%d are counted, of %d", got, 3*len(calls))
 	}
+	if n := r.log.count("DirectConnection"); n != 1 || !strings.Contains(r.log.find("DirectConnection"), `"uid"=0`) {
+		t.Errorf("%d lines in the log, such as %s", n, r.log.find("DirectConnection"))
+	}
 	c := app(t, r.world)
 	say(t, c, chat(qwen))
 	if got := answered(t, bufio.NewReader(c)); got.status != http.StatusOK {

@@ -69,6 +69,7 @@ type Proxy struct {
 	patience   time.Duration // with a body, of which nothing comes: bodyTimeout
 	accounts   accounts
 	refusals   refusals
+	callers    sparse // that were refused
 	draining   atomic.Bool
 	stop       chan struct{}
 
@@ -295,7 +296,12 @@ func (p *Proxy) refuse(c *call, f *failure) {
 	if f.status() >= fasthttp.StatusInternalServerError {
 		what = "request failed"
 	}
-	p.log.Info(what, append([]any{"status", f.status()}, c.details(f)...)...)
+	all := append([]any{"status", f.status()}, c.details(f)...)
+	if f.code == routing.CallerNotAllowed {
+		p.logCaller(what, c.client, f.code, c.target.Provider, all...)
+		return
+	}
+	p.log.Info(what, all...)
 }
 
 func text(err error) string {

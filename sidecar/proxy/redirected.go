@@ -182,7 +182,7 @@ func (r *redirected) serve() {
 	if err != nil {
 		return
 	}
-	c.redirected = true
+	c.redirected, c.to = true, r.to
 	_ = r.proxy.server.ServeConn(c) // it has told the client
 	c.hijacks.Wait()
 }
