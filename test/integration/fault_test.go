@@ -61,6 +61,7 @@ func TestFaults(t *testing.T) {
 		t.Run("ASlowAPIServerIsFollowed", f.theAPIServerIsSlow)
 		t.Run("AKeyIsRotatedAndRevokedWhileCallsRun", f.aKeyIsRotatedAndRevoked)
 	})
+	t.Run("WhileTheControllerIsAwayAStolenKeyCanBeTakenFromAll", f.theControllerIsAwayAndAKeyIsStolen)
 	t.Run("WhileTheAPIServerIsKilledCallsGoOn", f.theAPIServerIsKilled)
 	t.Run("WhileTheAPIServerIsFrozenCallsGoOn", f.theAPIServerIsFrozen)
 	t.Run("WhileEtcdIsKilledCallsGoOn", f.etcdIsKilled)

@@ -164,6 +164,12 @@ func (n *tenant) describe(t *testing.T, p *llmserver.Server, args ...string) *si
 	if err != nil {
 		t.Fatal(err)
 	}
+	return beside(t, described)
+}
+
+// beside puts an app beside a sidecar.
+func beside(t *testing.T, described *installation.Sidecar) *sidecar {
+	t.Helper()
 	s := &sidecar{described, described.Client()}
 	s.client.Timeout = 20 * time.Second
 	t.Cleanup(func() {
