@@ -11,8 +11,6 @@ import (
 	"remora.dev/remora/test/cases"
 )
 
-var pod = &routing.Workload{Namespace: "default", Labels: map[string]string{"app": "sleep"}}
-
 func compile(t *testing.T, c cases.Case, workload *routing.Workload) (routing.Objects, *routing.Table, []routing.Problem) {
 	t.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
@@ -93,18 +91,19 @@ func TestWhatIsValidIsServed(t *testing.T) {
 			continue
 		}
 		t.Run(c.Name, func(t *testing.T) {
-			in, table, _ := compile(t, c, pod)
-			var hosts []string
+			in, _, _ := compile(t, c, nil)
+			hosts := map[string]string{} // their namespaces
 			for i := range in.Providers {
-				hosts = append(hosts, in.Providers[i].Spec.Host)
+				hosts[in.Providers[i].Spec.Host] = in.Providers[i].Namespace
 			}
 			for i := range in.Routes {
-				hosts = append(hosts, in.Routes[i].Spec.Host)
+				hosts[in.Routes[i].Spec.Host] = in.Routes[i].Namespace
 			}
 			if len(hosts) == 0 {
 				t.Error("there is no object in it")
 			}
-			for _, name := range hosts {
+			for name, namespace := range hosts {
+				_, table, _ := compile(t, c, &routing.Workload{Namespace: namespace, Labels: map[string]string{"app": "sleep"}})
 				if h := table.Host([]byte(name)); h == nil {
 					t.Errorf("%s is foreign", name)
 				} else if h.Refusal != nil {

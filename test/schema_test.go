@@ -22,7 +22,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"remora.dev/remora/test/cases"
 )
 
 // schemas judges objects as the API server does before it asks a webhook: by the generated CRDs, offline.
@@ -158,4 +161,22 @@ func hasCostError(errs field.ErrorList) bool {
 		}
 	}
 	return false
+}
+
+// The API server also bounds what the rules cost for one object.
+func TestTheLargestProviderIsJudgedByEveryRule(t *testing.T) {
+	var tree map[string]any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(cases.LargestProvider(), &tree); err != nil {
+		t.Fatal(err)
+	}
+	schemas := readSchemas(t)
+	for _, fault := range schemas.faults(tree) {
+		t.Errorf("it is refused: %s", fault)
+	}
+	configs := tree["spec"].(map[string]any)["configs"].(map[string]any)["routeSpecificConfigs"].(map[string]any)
+	refs := configs["rule-255"].(map[string]any)["openAIConfig"].(map[string]any)["apiKeyRefs"].([]any)
+	delete(refs[15].(map[string]any), "weight")
+	if faults := schemas.faults(tree); len(faults) != 1 || !strings.Contains(faults[0], "rule-255].openAIConfig.apiKeyRefs: Invalid value: give every entry a weight, or none") {
+		t.Errorf("a weight is missing in the last place, and said is %q", faults)
+	}
 }

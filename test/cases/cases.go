@@ -5,6 +5,7 @@ package cases
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -137,4 +138,30 @@ func (c Case) Trees(t *testing.T) []map[string]any {
 		add(tree)
 	}
 	return all
+}
+
+// LargestProvider is an LLMProvider with as many keys, rules, users and namespaces as one may have, in JSON.
+func LargestProvider() []byte {
+	var p v1beta1.LLMProvider
+	p.APIVersion, p.Kind, p.Name, p.Spec.Host = v1beta1.GroupVersion.String(), v1beta1.KindLLMProvider, "largest", "largest.example.com"
+	keys := make([]v1beta1.WeightedKeyReference, v1beta1.MaxKeys)
+	for i := range keys {
+		keys[i] = v1beta1.WeightedKeyReference{SecretKeyReference: v1beta1.SecretKeyReference{Name: fmt.Sprintf("key-%d", i)}, Weight: new(int32(i))}
+	}
+	p.Spec.Configs.DefaultConfig.OpenAIConfig.APIKeyRefs = keys
+	p.Spec.Configs.RouteSpecificConfigs = map[string]v1beta1.ProviderConfig{}
+	for i := range v1beta1.MaxRouteConfigs {
+		p.Spec.Configs.RouteSpecificConfigs[fmt.Sprintf("rule-%d", i)] = v1beta1.ProviderConfig{OpenAIConfig: v1beta1.OpenAIConfig{APIKeyRefs: keys}}
+	}
+	for range v1beta1.MaxExportTo {
+		p.Spec.ExportTo = append(p.Spec.ExportTo, v1beta1.ExportToOwn)
+	}
+	for i := range v1beta1.MaxAllowedUIDs {
+		p.Spec.AllowedUIDs = append(p.Spec.AllowedUIDs, v1beta1.MaxUID-int64(i))
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // all of it is text and numbers
+	}
+	return text
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/test/cases"
 )
@@ -21,7 +22,10 @@ func TestKubectlApplyRefusesAndAcceptsTheCorpus(t *testing.T) {
 		valid := c.Valid || slices.Contains(resolvedBefore, path.Base(c.Name))
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
-			namespace := newNamespace(t)
+			namespace := v1beta1.InstallationNamespace
+			if !strings.Contains(string(c.Text), "namespace: "+namespace) {
+				namespace = newNamespace(t)
+			}
 			text := strings.ReplaceAll(string(c.Text), ".default.", "."+namespace+".")
 			out, err := installed.KubectlWith(t.Context(), text, "-n", namespace, "apply", "-f", "-")
 			unread := strings.Contains(out, "strict decoding error") // then nothing else has been looked at, and fields are shown as written
@@ -31,6 +35,11 @@ func TestKubectlApplyRefusesAndAcceptsTheCorpus(t *testing.T) {
 			if valid {
 				if err != nil {
 					t.Errorf("is refused:\n%s", out)
+				} else if namespace == v1beta1.InstallationNamespace {
+					_, err = installed.KubectlWith(t.Context(), text, "-n", namespace, "delete", "-f", "-")
+					if err != nil {
+						t.Error(err)
+					}
 				}
 				return
 			}
@@ -70,7 +79,7 @@ func named(out string, want cases.Said) bool {
 
 // What the API server gives back, with its defaults, is what was written: the sidecar runs it as it would run the file.
 func TestTheAPIServerKeepsWhatProvidersAndRulesSay(t *testing.T) {
-	wanted := []string{"provider-with-everything.yaml", "route-with-everything.yaml", "traffic-policy-at-its-limits.yaml", "query-with-credential.yaml", "azure-openai.yaml", "limits.yaml"}
+	wanted := []string{"keys-weighted.yaml", "keys-at-their-limits.yaml", "several-keys.yaml", "restricted-users.yaml", "provider-with-everything.yaml", "route-with-everything.yaml", "traffic-policy-at-its-limits.yaml", "query-with-credential.yaml", "azure-openai.yaml", "limits.yaml"}
 	found := 0
 	for _, c := range cases.All(t) {
 		if !slices.Contains(wanted, path.Base(c.Name)) {
@@ -113,4 +122,19 @@ func tableOf(t *testing.T, namespace string, docs ...[]byte) string {
 		t.Fatal(err)
 	}
 	return text.String()
+}
+
+// The API server bounds what its rules may cost for one object, and a condition's length.
+func TestTheLargestProviderIsAcceptedAndItsLastPlaceJudged(t *testing.T) {
+	namespace := newNamespace(t)
+	text := string(cases.LargestProvider())
+	if out, err := installed.KubectlWith(t.Context(), text, "-n", namespace, "create", "-f", "-"); err != nil {
+		t.Fatalf("%v\n%.2000s", err, out)
+	}
+	kubectl(t, "-n", namespace, "wait", "llmprovider/largest", "--for=condition=ResolvedRefs=False", "--timeout=1m")
+	broken := strings.Replace(text, `"name":"key-15","weight":15`, `"name":"key-15","weight":-1`, -1)
+	out, err := installed.KubectlWith(t.Context(), broken, "-n", namespace, "replace", "-f", "-")
+	if err == nil || !strings.Contains(out, "rule-255.openAIConfig.apiKeyRefs[15].weight") {
+		t.Errorf("%v\n%.2000s", err, out)
+	}
 }

@@ -33,6 +33,7 @@ func TestTheClusterRefusesWhatFileModeRefuses(t *testing.T) {
 		room <- struct{}{}
 		all.Go(func() {
 			defer func() { <-room }()
+			unstructured.RemoveNestedField(object, "metadata", "namespace")
 			text, err := json.Marshal(object)
 			if err != nil {
 				t.Error(err)
