@@ -41,7 +41,7 @@ test: ## Check, then run every test with the race detector; installs what it nee
 	@.ci/prerequisites test
 	@$(MAKE) check
 	@echo '== Kubernetes'; time go run ./test/cluster assets
-	@echo '== go test'; time go test -race -vet=off -shuffle=on -count=1 -p 2 $(LONG) ./...
+	@echo '== go test'; time go test -race -vet=off -shuffle=on -count=1 -timeout 30m -p 2 $(LONG) ./...
 	@$(MAKE) node
 	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on -count=1 ./...); done
 
