@@ -2,6 +2,7 @@ package llmserver_test
 
 import (
 	"io"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -57,6 +58,22 @@ func TestADemandOfNoHostIsAMistake(t *testing.T) {
 		if s, err := llmserver.Start(o); err == nil {
 			s.Close()
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestAKeyThatIsGoodNoMoreIsRefused(t *testing.T) {
+	s := start(t, func(o *llmserver.Options) {
+		o.Revoked = func(h http.Header) bool { return h.Get("Authorization") == "Bearer old" }
+	})
+	for key, want := range map[string]int{"old": 401, "new": 200} {
+		a, err := postTo(limited(t), s, qwen, "/v1/chat/completions", hello, "Authorization: Bearer "+key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		if a.StatusCode != want {
+			t.Errorf("the %s key is answered %d", key, a.StatusCode)
 		}
 	}
 }
