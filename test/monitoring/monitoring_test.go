@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/sidecar/launch"
 )
 
 const root = "../../"
@@ -139,5 +142,21 @@ func TestTheOperatorsObjectHasTheSameRules(t *testing.T) {
 	}
 	if err := yaml.Unmarshal(out, &object); err != nil || object.Kind != "PrometheusRule" || len(object.Spec.Groups) != len(file.Groups) {
 		t.Errorf("%v; of %d groups there are\n%s", err, len(file.Groups), out)
+	}
+}
+
+// Prometheus finds pods by label and port: those that the installation and the injector write.
+func TestTheTargetsAreThoseThatAreInstalled(t *testing.T) {
+	scrape := read(t, root+"config/monitoring/scrape.yaml")
+	label := "__meta_kubernetes_pod_label_" + regexp.MustCompile(`[^a-z]`).ReplaceAllString(v1beta1.InjectedLabel, "_") + "]"
+	for _, want := range []string{label, v1beta1.SidecarContainer + ",", "$1" + launch.DefaultHealth, "namespaces: {names: [" + v1beta1.InstallationNamespace + "]}"} {
+		if !strings.Contains(scrape, want) {
+			t.Errorf("there is no %s in\n%s", want, scrape)
+		}
+	}
+	for _, program := range []string{"controller", "webhook"} {
+		if text := read(t, root+"config/"+program+"/deployment.yaml"); !strings.Contains(text, "- name: metrics\n") {
+			t.Errorf("the %s has no port metrics", program)
+		}
 	}
 }
