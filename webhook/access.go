@@ -33,8 +33,13 @@ type keeper struct {
 	namespace string       // of the installation
 	times     accessTimes
 
+	full *fullSecrets
+
 	mu         sync.Mutex
 	namespaces map[string]*keptNamespace
+
+	exportsLock sync.Mutex
+	exports     map[types.UID]*export // providers of the installation's namespace
 }
 
 // accessTimes are those of the keeper.
@@ -63,8 +68,8 @@ type keptNamespace struct {
 	told      map[trouble]bool
 
 	// Under the keeper's lock:
-	named   map[string][]string // Secrets that providers name, and their keys
-	leaving time.Time           // since when it is seen without its label; zero where it has one
+	named   map[types.NamespacedName]bool // Secrets that providers name
+	leaving time.Time                     // since when it is seen without its label; zero where it has one
 }
 
 // trouble is what keeps a namespace from having what it should, where trying again helps nothing: somebody has to act.
@@ -242,19 +247,26 @@ func (k *keeper) forget(namespace string) {
 	k.mu.Lock()
 	delete(k.namespaces, namespace)
 	k.mu.Unlock()
+	k.full.set(namespace, k.namespace, nil)
 	k.gauge.forget(namespace)
 }
 
-// names tells whether providers of a namespace name that Secret.
-func (k *keeper) names(namespace, secret string) bool {
+// users gives the namespaces whose providers name that Secret, be they their own or exported to them.
+func (k *keeper) users(secret types.NamespacedName) (all []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	n := k.namespaces[namespace]
-	if n == nil {
-		return false
+	if secret.Namespace != k.namespace {
+		if n := k.namespaces[secret.Namespace]; n != nil && n.named[secret] {
+			all = append(all, secret.Namespace)
+		}
+		return all
 	}
-	_, ok := n.named[secret]
-	return ok
+	for name, n := range k.namespaces {
+		if n.named[secret] {
+			all = append(all, name)
+		}
+	}
+	return all
 }
 
 func (k *keeper) setLeaving(n *keptNamespace, since time.Time) {

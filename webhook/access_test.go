@@ -35,7 +35,7 @@ func TestANamespaceHasWhatItsSidecarsNeed(t *testing.T) {
 		"ANamespaceThatEndsIsLeftAlone":        terminating,
 		"KeysFollowProvidersAndSecrets":        keysFollow,
 		"ProvidersGetNothingOfOurOwnSecrets":   reserved,
-		"KeysThatAreTooMuchChangeNothing":      tooMuch,
+		"OfTooManyKeysTheOldestHaveRoom":       tooMuch,
 		"ANameTooLongIsLeftOutAlone":           nameTooLong,
 		"ALabelOnTheInstallationItselfIsNone":  installationLabelled,
 	} {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
@@ -93,7 +94,7 @@ func newKeeper(m manager.Manager, namespace string, times accessTimes, log logr.
 	return &keeper{
 		client: m.GetClient(), live: m.GetAPIReader(), cached: m.GetCache(), events: m.GetEventRecorder(v1beta1.ControllerName),
 		gauge: newAccessGauge(), log: log, config: m.GetConfig(), namespace: namespace, times: times,
-		namespaces: map[string]*keptNamespace{},
+		full: &fullSecrets{left: map[types.UID]map[string]leftOut{}}, namespaces: map[string]*keptNamespace{},
 	}
 }
 
@@ -119,9 +120,7 @@ func addKeeper(m manager.Manager, k *keeper) error {
 				k.enqueue(q, namespace, priority, gatherTime)
 			}
 		}),
-		providers(): k.handler(func(q statusQueue, o client.Object, priority int) {
-			k.enqueue(q, o.GetNamespace(), max(priority, priorityLow+1), gatherTime)
-		}),
+		providers(): k.handler(k.providerChanged),
 	}
 	for _, u := range identity("") {
 		blank := providers()
@@ -149,6 +148,7 @@ func (k *keeper) handler(changed func(statusQueue, client.Object, int)) handler.
 			statusOnly := after.GetGeneration() != 0 && before.GetGeneration() == after.GetGeneration() && before.GetUID() == after.GetUID() &&
 				after.GetObjectKind().GroupVersionKind().Kind == v1beta1.KindLLMProvider
 			if before.GetResourceVersion() != after.GetResourceVersion() && !statusOnly {
+				changed(q, before, 0) // whom it concerned
 				changed(q, after, 0)
 			}
 		},
@@ -157,11 +157,30 @@ func (k *keeper) handler(changed func(statusQueue, client.Object, int)) handler.
 }
 
 func (k *keeper) secretChanged(q statusQueue, o client.Object, priority int) {
-	switch {
-	case isReserved(o.GetName()):
+	if isReserved(o.GetNamespace(), o.GetName()) {
 		k.enqueue(q, o.GetNamespace(), priority, gatherTime)
-	case k.names(o.GetNamespace(), o.GetName()):
-		k.enqueue(q, o.GetNamespace(), priorityHigh, keysGatherTime)
+		return
+	}
+	for _, namespace := range k.users(client.ObjectKeyFromObject(o)) {
+		k.enqueue(q, namespace, priorityHigh, keysGatherTime)
+	}
+}
+
+// providerChanged matters to the provider's namespace, and to those that it is exported to.
+func (k *keeper) providerChanged(q statusQueue, o client.Object, priority int) {
+	k.enqueue(q, o.GetNamespace(), max(priority, priorityLow+1), gatherTime)
+	u, ok := o.(*unstructured.Unstructured)
+	if !ok || o.GetNamespace() != k.namespace {
+		return
+	}
+	if priority == 0 {
+		priority = priorityHigh // it may be withdrawn, and its keys with it
+	}
+	to := writtenTargets(u)
+	for _, namespace := range k.kept() {
+		if exportsTo(to, namespace) {
+			k.enqueue(q, namespace, priority, keysGatherTime)
+		}
 	}
 }
 

@@ -135,11 +135,12 @@ func newTimedController(config *rest.Config, f controlFlags, times accessTimes, 
 		}
 		return nil
 	}
+	keeper := newKeeper(m, f.namespace, times, log.WithName("access"))
 	if err := errors.Join(
 		m.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
 		m.AddReadyzCheck("objects", synced),
-		addStatusWriter(m, log.WithName("status")),
-		addKeeper(m, newKeeper(m, f.namespace, times, log.WithName("access"))),
+		addStatusWriter(m, keeper.full, log.WithName("status")),
+		addKeeper(m, keeper),
 		addSkipTeller(m, log.WithName("skipped")),
 	); err != nil {
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)

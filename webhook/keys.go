@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -23,9 +24,11 @@ import (
 type keptKeys struct {
 	version     string
 	authorities string
-	from        map[string]string // Secret → what was taken of which version of it
+	from        map[string]string // Secret, or entry of an exported provider → what was taken of which version of it
+	sizes       map[string]int    // of the values that there are for entries, in bytes
+	claims      []claim
+	left        map[types.UID]leftOut
 	troubles    []trouble
-	stale       bool // it holds what it held before, and not what it should
 }
 
 // namedBy is what one generation of a provider names: Secrets and their keys.
@@ -34,17 +37,26 @@ type namedBy struct {
 	keys       map[string][]string
 }
 
+// wantedKeys is what the providers that a namespace has or is given want in its keys Secret.
+type wantedKeys struct {
+	claims   []claim             // in the order in which they are served
+	named    map[string][]string // Secrets of the namespace, and their keys
+	exported []*export
+	troubles []trouble
+}
+
 // keepKeys sees to the Secret that holds what the sidecars of a namespace may use of other Secrets.
 func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespace) ([]trouble, error) {
-	named, troubles, err := k.namedKeys(ctx, namespace, n)
+	wanted, err := k.wantedKeys(ctx, namespace, n)
 	if err != nil {
-		return troubles, err
+		return nil, err
 	}
+	troubles := wanted.troubles
 	authorities, err := k.trustedCAs(ctx)
 	if err != nil {
 		return troubles, err
 	}
-	from, err := k.sources(ctx, namespace, named)
+	from, err := k.sources(ctx, namespace, wanted)
 	if err != nil {
 		return troubles, err
 	}
@@ -53,7 +65,8 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	if err != nil {
 		return troubles, err
 	}
-	if current(n.keys.version, head) && isOurs(head) && maps.Equal(n.keys.from, from) && n.keys.authorities == authorities {
+	if current(n.keys.version, head) && isOurs(head) && maps.Equal(n.keys.from, from) && n.keys.authorities == authorities &&
+		(len(n.keys.left) == 0 || slices.EqualFunc(n.keys.claims, wanted.claims, sameClaim)) {
 		return append(troubles, n.keys.troubles...), nil
 	}
 	secret, err := liveSecret(ctx, k.live, id)
@@ -65,56 +78,38 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 		return append(troubles, *foreign("Secret", id)), nil
 	}
 	var before map[string][]byte
-	if secret != nil && secret.ResourceVersion == n.keys.version && !n.keys.stale {
+	if secret != nil && secret.ResourceVersion == n.keys.version {
 		before = secret.Data
 	}
-	data, found, err := k.collect(ctx, namespace, named, from, n.keys.from, before)
+	c := &collection{k: k, namespace: namespace, wanted: wanted, from: from, last: &n.keys, sizes: map[string]int{}, values: map[string][]byte{}}
+	data, err := c.collect(ctx, authorities, before)
 	if err != nil {
 		return troubles, err
 	}
-	if authorities != "" {
-		data[v1beta1.TrustedCAEntry] = []byte(authorities)
-	}
-	large := tooLarge(data)
-	if large != nil {
-		found, data = append(found, *large), nil
-	}
-	troubles = append(troubles, found...)
 	if secret, err = k.secret(ctx, id, secret, data); err != nil {
 		return troubles, err
 	}
-	version := secret.ResourceVersion
-	if large == nil {
-		if version, err = k.writeSecret(ctx, secret, data); err != nil {
-			return troubles, err
-		}
+	version, err := k.writeSecret(ctx, secret, data)
+	if err != nil {
+		return troubles, err
 	}
-	n.keys = keptKeys{version: version, authorities: authorities, from: from, troubles: found, stale: large != nil}
-	return troubles, nil
+	n.keys = keptKeys{version, authorities, c.from, c.sizes, wanted.claims, c.left, c.troubles}
+	k.full.set(namespace, k.namespace, c.left)
+	return append(troubles, c.troubles...), nil
 }
 
-// tooLarge tells of a content that no Secret can have. It is not cut: which keys should not work is nobody's to guess.
-func tooLarge(data map[string][]byte) *trouble {
-	size := 0
-	for _, value := range data {
-		size += len(value) // as the API server counts
-	}
-	if size <= corev1.MaxSecretSize {
-		return nil
-	}
-	return &trouble{keysTooLarge, "Secret", v1beta1.KeysSecret, fmt.Sprintf("what the LLMProviders of the namespace name of Secrets, and the trusted CAs, are %d KiB in all, "+
-		"more than the %d KiB that Secret %s can hold, which stays as it was: changed and revoked keys do not reach sidecars. Remedy: remove providers, or large values from the "+
-		"Secrets that they name, or divide them among namespaces", (size+1023)/1024, corev1.MaxSecretSize/1024, v1beta1.KeysSecret)}
-}
-
-// namedKeys gives what the providers of a namespace name. Changes of these Secrets are noticed from here on.
-func (k *keeper) namedKeys(ctx context.Context, namespace string, n *keptNamespace) (map[string][]string, []trouble, error) {
+// wantedKeys gives what is wanted in a namespace's keys Secret. Changes of the Secrets that are named are noticed from here on.
+func (k *keeper) wantedKeys(ctx context.Context, namespace string, n *keptNamespace) (*wantedKeys, error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(v1beta1.GroupVersion.WithKind(v1beta1.KindLLMProvider + "List"))
 	if err := k.cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, nil, fmt.Errorf("its LLMProviders cannot be listed: %w", err)
+		return nil, fmt.Errorf("its LLMProviders cannot be listed: %w", err)
 	}
-	var troubles []trouble
+	slices.SortFunc(list.Items, func(a, b unstructured.Unstructured) int {
+		created := a.GetCreationTimestamp()
+		return cmp.Or(created.Compare(b.GetCreationTimestamp().Time), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	w := &wantedKeys{named: map[string][]string{}}
 	providers, named := map[types.UID]namedBy{}, map[string]map[string]bool{}
 	for i := range list.Items {
 		u := &list.Items[i]
@@ -126,35 +121,56 @@ func (k *keeper) namedKeys(ctx context.Context, namespace string, n *keptNamespa
 			}
 		}
 		providers[u.GetUID()] = by
-		for secret, keys := range by.keys {
-			if isReserved(secret) {
-				troubles = append(troubles, trouble{reservedSecret, v1beta1.KindLLMProvider, u.GetName(), fmt.Sprintf("LLMProvider %s names Secret %s, which is the controller's own and holds no key of a provider: "+
+		c := claim{uid: u.GetUID(), name: u.GetName()}
+		for _, secret := range slices.Sorted(maps.Keys(by.keys)) {
+			if isReserved(namespace, secret) {
+				w.troubles = append(w.troubles, trouble{reservedSecret, v1beta1.KindLLMProvider, u.GetName(), fmt.Sprintf("LLMProvider %s names Secret %s, which is the controller's own and holds no key of a provider: "+
 					"name a Secret of your own", u.GetName(), secret)})
 				continue
 			}
 			if named[secret] == nil {
 				named[secret] = map[string]bool{}
 			}
-			for _, key := range keys {
+			for _, key := range by.keys[secret] {
 				named[secret][key] = true
+				c.entries = append(c.entries, v1beta1.KeysSecretEntry(secret, key))
 			}
 		}
+		w.claims = append(w.claims, c)
 	}
-	all := make(map[string][]string, len(named))
+	all := map[types.NamespacedName]bool{}
 	for secret, keys := range named {
-		all[secret] = slices.Sorted(maps.Keys(keys))
+		w.named[secret] = slices.Sorted(maps.Keys(keys))
+		all[types.NamespacedName{Namespace: namespace, Name: secret}] = true
+	}
+	exported, err := k.exportedTo(ctx, namespace)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range exported {
+		entry := v1beta1.ExportedEntry(e.name)
+		if len(entry) > maxSecretKeyName {
+			w.troubles = append(w.troubles, trouble{entryTooLong, v1beta1.KindLLMProvider, e.name, fmt.Sprintf("LLMProvider %s/%s cannot be used here: a name of %d characters at most can be exported. "+
+				"Ask those who run Remora to shorten it", k.namespace, e.name, maxSecretKeyName-len(v1beta1.ExportedPrefix))})
+			continue
+		}
+		for secret := range e.keys {
+			all[types.NamespacedName{Namespace: k.namespace, Name: secret}] = true
+		}
+		w.exported = append(w.exported, e)
+		w.claims = append(w.claims, claim{e.uid, e.name, true, []string{entry}})
 	}
 	n.providers = providers
 	k.mu.Lock()
 	n.named = all
 	k.mu.Unlock()
-	return all, troubles, nil
+	return w, nil
 }
 
-// sources tells, of each Secret that is named and exists, which version of it there is and what of it is named. None is read.
-func (k *keeper) sources(ctx context.Context, namespace string, named map[string][]string) (map[string]string, error) {
+// sources tells, of all that is wanted and exists, which version of it there is and what of it is named. Nothing is read.
+func (k *keeper) sources(ctx context.Context, namespace string, w *wantedKeys) (map[string]string, error) {
 	from := map[string]string{}
-	for secret, keys := range named {
+	for secret, keys := range w.named {
 		head, err := k.head(ctx, types.NamespacedName{Namespace: namespace, Name: secret})
 		if err != nil {
 			return nil, err
@@ -163,52 +179,13 @@ func (k *keeper) sources(ctx context.Context, namespace string, named map[string
 			from[secret] = fmt.Sprintf("%s %s %q", head.UID, head.ResourceVersion, keys)
 		}
 	}
+	for _, e := range w.exported {
+		var err error
+		if from[v1beta1.ExportedEntry(e.name)], err = k.exportedSources(ctx, e); err != nil {
+			return nil, err
+		}
+	}
 	return from, nil
-}
-
-// collect gives the entries for what is named and exists. Of a thousand Secrets of which one has changed, only that one is read:
-// those of the others are in before, which was made of the sources last.
-func (k *keeper) collect(ctx context.Context, namespace string, named map[string][]string, from, last map[string]string, before map[string][]byte,
-) (map[string][]byte, []trouble, error) {
-	data := map[string][]byte{}
-	var troubles []trouble
-	var changed []string
-	for _, name := range slices.Sorted(maps.Keys(from)) {
-		fits := true
-		for _, key := range named[name] {
-			entry := v1beta1.KeysSecretEntry(name, key)
-			if value, ok := before[entry]; ok {
-				data[entry] = value
-			}
-			fits = fits && len(entry) <= maxSecretKeyName
-		}
-		if before == nil || from[name] != last[name] || !fits {
-			changed = append(changed, name)
-		}
-	}
-	found := make([]*corev1.Secret, len(changed))
-	if err := inParallel(len(changed), func(i int) (err error) {
-		found[i], err = liveSecret(ctx, k.live, types.NamespacedName{Namespace: namespace, Name: changed[i]})
-		return err
-	}); err != nil {
-		return nil, nil, err
-	}
-	for i, name := range changed {
-		for _, key := range named[name] {
-			entry := v1beta1.KeysSecretEntry(name, key)
-			delete(data, entry)
-			if found[i] == nil { // gone meanwhile, and the cache will hear of it
-				continue
-			}
-			if value, ok := found[i].Data[key]; ok && len(entry) > maxSecretKeyName {
-				troubles = append(troubles, trouble{entryTooLong, "Secret", name, fmt.Sprintf("key %s of Secret %s cannot be given to sidecars: the two names together have %d "+
-					"characters, and %d are the most: shorten one", key, name, len(entry)-1, maxSecretKeyName-1)})
-			} else if ok {
-				data[entry] = value
-			}
-		}
-	}
-	return data, troubles, nil
 }
 
 // trustedCAs gives the installation's additional authorities, as they are written.
@@ -296,6 +273,6 @@ func (k *keeper) writeSecret(ctx context.Context, seen *corev1.Secret, data map[
 }
 
 // isReserved tells whether a Secret is one of ours, of which providers get nothing.
-func isReserved(secret string) bool {
-	return secret == v1beta1.AccessSecret || secret == v1beta1.KeysSecret
+func isReserved(namespace, secret string) bool {
+	return secret == v1beta1.AccessSecret || secret == v1beta1.KeysSecret || namespace == v1beta1.InstallationNamespace && secret == v1beta1.WebhookCASecret
 }

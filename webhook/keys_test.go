@@ -1,8 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -111,24 +111,79 @@ func reserved(t *testing.T, r *accessRig, ns string) {
 	r.awaitMetric(t, `remora_namespace_problems{code="ReservedSecret"} 0`)
 }
 
+func ofSize(c string, kib int) map[string]string {
+	return map[string]string{"apiKey": strings.Repeat(c, kib<<10)}
+}
+
+// lengths tells whether a keys Secret has values of these lengths, in KiB, and nothing else.
+func lengths(want map[string]int) func(*corev1.Secret) bool {
+	return func(s *corev1.Secret) bool {
+		return s != nil && maps.EqualFunc(s.Data, want, func(a []byte, b int) bool { return len(a) == b<<10 })
+	}
+}
+
 func tooMuch(t *testing.T, r *accessRig, ns string) {
 	t.Helper()
 	r.label(t, ns, v1beta1.InjectEnabled)
-	big := func(c string) map[string]string { return map[string]string{"apiKey": strings.Repeat(c, 600<<10)} }
-	r.secret(t, ns, "a", big("a"))
+	r.secret(t, ns, "a", ofSize("a", 600))
 	r.apply(t, ns, providerYAML("a", keyed("a", "apiKey")))
-	before := r.awaitSecret(t, ns, v1beta1.KeysSecret, holds(map[string]string{"a_apiKey": big("a")["apiKey"]}))
-	r.secret(t, ns, "b", big("b"))
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"a_apiKey": 600}))
+	r.secret(t, ns, "b", ofSize("b", 600))
 	r.apply(t, ns, providerYAML("b", keyed("b", "apiKey")))
-	r.awaitTrouble(t, ns, "KeysTooLarge", "1200 KiB", "1024 KiB", "Remedy")
+	r.awaitTrouble(t, ns, "KeysTooLarge", "LLMProvider b needs 601 KiB", "1024 KiB", "423 KiB", "Remedy")
 	r.awaitMetric(t, `remora_namespace_problems{code="KeysTooLarge"} 1`)
-	now := r.awaitSecret(t, ns, v1beta1.KeysSecret, func(s *corev1.Secret) bool { return s != nil })
-	if now.ResourceVersion != before.ResourceVersion || !bytes.Equal(now.Data["a_apiKey"], before.Data["a_apiKey"]) {
-		t.Error("the Secret has changed")
+	r.await(t, provider, ns, "b", func(s *shown) bool { return s.unresolved("KeysTooLarge", "needs 601 KiB") })
+	r.await(t, provider, ns, "a", (*shown).resolved)
+
+	// What has its place is rotated, and what is younger and fits has one too.
+	r.secret(t, ns, "a", ofSize("A", 600))
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, func(s *corev1.Secret) bool { return s.Data["a_apiKey"][0] == 'A' })
+	r.secret(t, ns, "c", ofSize("c", 300))
+	r.apply(t, ns, providerYAML("c", keyed("c", "apiKey")))
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"a_apiKey": 600, "c_apiKey": 300}))
+
+	// An older one that grows takes the place of a younger one, which has it back when that shrinks.
+	r.secret(t, ns, "a", ofSize("a", 800))
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"a_apiKey": 800}))
+	r.await(t, provider, ns, "c", func(s *shown) bool { return s.unresolved("KeysTooLarge", "needs 301 KiB") })
+	r.secret(t, ns, "a", ofSize("a", 400))
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"a_apiKey": 400, "b_apiKey": 600}))
+	r.await(t, provider, ns, "b", (*shown).resolved)
+
+	// A revoked key goes, however full it is, and its place is taken.
+	r.delete(t, ns, "secret", "a")
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"b_apiKey": 600, "c_apiKey": 300}))
+	r.await(t, provider, ns, "a", func(s *shown) bool { return s.unresolved("SecretNotFound", "") })
+
+	// One that is too much by itself stands in nobody's way, not even where it is the oldest. It is left out whole.
+	r.secret(t, ns, "a", ofSize("a", 10))
+	r.secret(t, ns, "d", ofSize("d", 1020))
+	r.apply(t, ns, providerYAML("a", "{host: a.example.com, configs: {defaultConfig: {openAIConfig: {apiKeyRefs: [{name: a}, {name: d}]}}}}"))
+	r.await(t, provider, ns, "a", func(s *shown) bool { return s.unresolved("KeysTooLarge", "needs 1031 KiB") })
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"b_apiKey": 600, "c_apiKey": 300}))
+
+	// Many are, and none of them is held.
+	var many, secrets strings.Builder
+	for i := range 8 {
+		fmt.Fprintf(&secrets, "---\n{apiVersion: v1, kind: Secret, metadata: {name: m%d}, stringData: {apiKey: %q}}\n", i, strings.Repeat("m", 250<<10))
+		many.WriteString(providerYAML(fmt.Sprintf("m%d", i), keyed(fmt.Sprintf("m%d", i), "apiKey")))
 	}
-	r.secret(t, ns, "b", map[string]string{"apiKey": "sk-small"})
-	r.awaitSecret(t, ns, v1beta1.KeysSecret, func(s *corev1.Secret) bool { return len(s.Data) == 2 })
+	r.create(t, ns, secrets.String())
+	r.apply(t, ns, many.String())
+	r.awaitTrouble(t, ns, "KeysTooLarge", "LLMProvider m7 needs 251 KiB")
+	r.delete(t, ns, "llmprovider", "b", "c")
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, lengths(map[string]int{"m0_apiKey": 250, "m1_apiKey": 250, "m2_apiKey": 250, "m3_apiKey": 250}))
+	r.delete(t, ns, "llmprovider", "--all")
+	r.awaitSecret(t, ns, v1beta1.KeysSecret, holds(nil))
 	r.awaitMetric(t, `remora_namespace_problems{code="KeysTooLarge"} 0`)
+}
+
+// create makes objects that are too large for apply.
+func (r *accessRig) create(tb testing.TB, namespace, yaml string) {
+	tb.Helper()
+	if out, err := r.KubectlWith(tb.Context(), yaml, "-n", namespace, "create", "-f", "-"); err != nil {
+		tb.Fatalf("%v\n%s", err, out)
+	}
 }
 
 func nameTooLong(t *testing.T, r *accessRig, ns string) {

@@ -39,6 +39,7 @@ type statusWriter struct {
 	writer  client.SubResourceWriter
 	events  events.EventRecorder
 	secrets *secretKnowledge
+	full    *fullSecrets
 	gauge   *objectsGauge
 	log     logr.Logger
 
@@ -79,7 +80,7 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	if in.Secrets, err = w.secrets.lookUp(ctx, namespace, in.Providers); err != nil {
 		return reconcile.Result{}, err
 	}
-	problems := routing.Judge(in)
+	problems := append(w.full.problems(objects), routing.Judge(in)...)
 	due := w.judge(namespace, objects, problems)
 	return w.writeAll(ctx, namespace, due)
 }

@@ -65,7 +65,7 @@ func (k *secretKnowledge) names(namespace, name string) bool {
 func (k *secretKnowledge) lookUp(ctx context.Context, namespace string, providers []v1beta1.LLMProvider) ([]routing.Secret, error) {
 	named := map[string]bool{}
 	for name := range namedKeys(providers) {
-		if !isReserved(name) { // of the controller's own Secrets a provider gets nothing, as if they did not exist
+		if !isReserved(namespace, name) { // of the controller's own Secrets a provider gets nothing, as if they did not exist
 			named[name] = true
 		}
 	}
@@ -115,6 +115,9 @@ func (k *secretKnowledge) secret(ctx context.Context, id types.NamespacedName) (
 	whole, err := liveSecret(ctx, k.live, id)
 	if whole == nil || err != nil {
 		return nil, err // one that is gone meanwhile: the cache will hear of it
+	}
+	if id.Namespace == v1beta1.InstallationNamespace && whole.Type == corev1.SecretTypeServiceAccountToken {
+		return nil, nil // no key of a provider: it is not exported either
 	}
 	kept = known{whole.ResourceVersion, k.reduce(whole)}
 	k.mu.Lock()
@@ -175,6 +178,9 @@ func namedKeys(providers []v1beta1.LLMProvider) map[string]map[string]bool {
 	addRef := func(c *v1beta1.OpenAIConfig) {
 		if c.APIKeyRef != nil {
 			add(c.APIKeyRef.Name, cmp.Or(c.APIKeyRef.Key, v1beta1.DefaultAPIKeyName))
+		}
+		for _, ref := range c.APIKeyRefs {
+			add(ref.Name, cmp.Or(ref.Key, v1beta1.DefaultAPIKeyName))
 		}
 	}
 	for i := range providers {

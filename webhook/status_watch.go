@@ -43,14 +43,14 @@ func statusScheme(s *runtime.Scheme) error {
 }
 
 // addStatusWriter lets the manager run a status writer while it is the leader.
-func addStatusWriter(m manager.Manager, log logr.Logger) error {
+func addStatusWriter(m manager.Manager, full *fullSecrets, log logr.Logger) error {
 	secrets, err := newSecretKnowledge(m.GetCache(), m.GetAPIReader())
 	if err != nil {
 		return err
 	}
 	w := &statusWriter{
 		cached: m.GetCache(), writer: m.GetClient().Status(), events: m.GetEventRecorder(v1beta1.ControllerName),
-		secrets: secrets, gauge: newObjectsGauge(), log: log, namespaces: map[string]map[types.UID]*judged{},
+		secrets: secrets, full: full, gauge: newObjectsGauge(), log: log, namespaces: map[string]map[types.UID]*judged{},
 	}
 	if err := m.Add(manager.RunnableFunc(w.gauge.show)); err != nil {
 		return fmt.Errorf("the metrics of the status: %w", err)
@@ -72,6 +72,12 @@ func addStatusWriter(m manager.Manager, log logr.Logger) error {
 	}
 	if err := c.Watch(source.Kind[client.Object](m.GetCache(), secretMetadata(), w.secretHandler())); err != nil {
 		return fmt.Errorf("the watch on Secrets: %w", err)
+	}
+	if err := c.Watch(source.Func(func(_ context.Context, q statusQueue) error {
+		full.tell(func(namespace string) { enqueue(q, namespace, 0) })
+		return nil
+	})); err != nil {
+		return fmt.Errorf("the watch on full Secrets: %w", err)
 	}
 	return nil
 }
