@@ -84,7 +84,7 @@ func rotated(t *testing.T, r *accessRig, ns string) {
 	second := renewed(string(first.Data["token"]))
 	for _, s := range []*corev1.Secret{first, second} { // a pod that has not got the new one yet goes on
 		r.eventually(t, "access", func(ctx context.Context) error {
-			_, err := r.sidecar(t, s).CoreV1().Secrets(ns).Get(ctx, v1beta1.KeysSecret, metav1.GetOptions{})
+			_, err := r.sidecar(t, s).CoreV1().Secrets(ns).List(ctx, onlyKeys)
 			return err
 		})
 	}

@@ -37,11 +37,11 @@ func identity(namespace string) []*unstructured.Unstructured {
 		object(rbacGroup+"/v1", "Role", map[string]any{"rules": []any{
 			map[string]any{
 				"apiGroups": []any{v1beta1.GroupVersion.Group}, "resources": []any{providerResource.Resource, routeResource.Resource},
-				"verbs": []any{"get", "list", "watch"},
+				"verbs": []any{"list", "watch"},
 			},
 			map[string]any{
 				"apiGroups": []any{""}, "resources": []any{"secrets"}, "resourceNames": []any{v1beta1.KeysSecret},
-				"verbs": []any{"get", "list", "watch"},
+				"verbs": []any{"list", "watch"},
 			},
 		}}),
 		object(rbacGroup+"/v1", "RoleBinding", map[string]any{

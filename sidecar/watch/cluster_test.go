@@ -58,8 +58,8 @@ type namespace struct {
 
 // rights are those that DESIGN.md gives to a sidecar.
 const (
-	rightOfObjects = `{apiGroups: [istio.alibabacloud.com], resources: [llmproviders, llmroutes], verbs: [get, list, watch]}`
-	rightOfSecret  = `{apiGroups: [""], resources: [secrets], resourceNames: [remora-sidecar-keys], verbs: [get, list, watch]}`
+	rightOfObjects = `{apiGroups: [istio.alibabacloud.com], resources: [llmproviders, llmroutes], verbs: [list, watch]}`
+	rightOfSecret  = `{apiGroups: [""], resources: [secrets], resourceNames: [remora-sidecar-keys], verbs: [list, watch]}`
 )
 
 func newNamespace(t *testing.T) *namespace {

@@ -35,9 +35,9 @@ func isRefusal(err error) bool {
 func (f *feed) refusal(namespace string, err error) string {
 	switch {
 	case apierrors.IsForbidden(err) && f.name != "":
-		return fmt.Sprintf("the right to list and watch Secret %s in namespace %s is missing: bind a Role with resources [secrets], resourceNames [%s] and verbs [get, list, watch]", f.name, namespace, f.name)
+		return fmt.Sprintf("the right to list and watch Secret %s in namespace %s is missing: bind a Role with resources [secrets], resourceNames [%s] and verbs [list, watch]", f.name, namespace, f.name)
 	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("the right to list and watch %s in namespace %s is missing: bind a Role with verbs [get, list, watch] on them", f.resource, namespace)
+		return fmt.Sprintf("the right to list and watch %s in namespace %s is missing: bind a Role with verbs [list, watch] on them", f.resource, namespace)
 	case apierrors.IsUnauthorized(err):
 		return "the API server does not accept the credentials: renew the token or certificate"
 	}

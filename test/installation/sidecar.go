@@ -22,8 +22,8 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {name: remora-sidecar}
 rules:
-- {apiGroups: [istio.alibabacloud.com], resources: [llmproviders, llmroutes], verbs: [get, list, watch]}
-- {apiGroups: [""], resources: [secrets], resourceNames: [` + v1beta1.KeysSecret + `], verbs: [get, list, watch]}
+- {apiGroups: [istio.alibabacloud.com], resources: [llmproviders, llmroutes], verbs: [list, watch]}
+- {apiGroups: [""], resources: [secrets], resourceNames: [` + v1beta1.KeysSecret + `], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

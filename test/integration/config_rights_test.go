@@ -90,6 +90,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 				"create core/pods remora-system", "delete core/pods team-a sleep", "create core/serviceaccounts/token remora-system remora-webhook",
 				"patch rbac.authorization.k8s.io/roles team-a other", "patch rbac.authorization.k8s.io/rolebindings team-a other", "list rbac.authorization.k8s.io/roles team-a",
 				"create rbac.authorization.k8s.io/clusterrolebindings -", "bind rbac.authorization.k8s.io/clusterroles - cluster-admin", "escalate rbac.authorization.k8s.io/roles team-a remora-sidecar",
+				"get " + api + "/llmproviders team-a dashscope",
 				"patch core/namespaces - team-a", "list core/serviceaccounts team-a", "delete core/serviceaccounts team-a default", "list core/configmaps remora-system", "watch core/configmaps team-a remora-trusted-ca",
 			},
 		},

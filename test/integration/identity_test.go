@@ -70,22 +70,56 @@ func TestALabelIsAllThatASidecarNeeds(t *testing.T) {
 	})
 }
 
-// Whoever takes over the controller must not be able to have the cluster make tokens of any account for it.
-func TestTheControllerMakesNothingButWhatSidecarsNeed(t *testing.T) {
+// Whoever takes over one of the programs must not be able to have the cluster make tokens of any account for it, nor to give what it may
+// to others.
+func TestTheProgramsMakeNothingButWhatIsTheirs(t *testing.T) {
 	n := newTenant(t, installed)
-	as := installation.AsController()
-	refused := func(manifest string) {
+	refused := func(account, namespace, manifest string) {
 		t.Helper()
 		await(t, "a refusal", func() (string, bool) {
-			out, err := n.KubectlWith(t.Context(), manifest, append([]string{"-n", n.namespace, "create", "-f", "-"}, as...)...)
-			return out, err != nil && strings.Contains(out, "remora-controller makes no")
+			out, err := n.KubectlWith(t.Context(), manifest, "-n", namespace, "create", "-f", "-", "--as=system:serviceaccount:"+v1beta1.InstallationNamespace+":"+account, "--as-group=system:masters")
+			return out, err != nil && strings.Contains(out, account+" makes no")
 		})
 	}
-	refused("{apiVersion: v1, kind: Secret, metadata: {name: other, annotations: {kubernetes.io/service-account.name: default}}, type: kubernetes.io/service-account-token}")
-	refused("{apiVersion: v1, kind: Secret, metadata: {name: remora-sidecar-access, annotations: {kubernetes.io/service-account.name: default}}, type: kubernetes.io/service-account-token}")
-	refused("{apiVersion: v1, kind: Secret, metadata: {generateName: remora-sidecar-}}")
-	refused("{apiVersion: v1, kind: ServiceAccount, metadata: {name: other}}")
-	refused("{apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: other}}")
-	refused("{apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: other}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}")
+	const rbac = "apiVersion: rbac.authorization.k8s.io/v1, "
+	role := func(rule string) string {
+		return "{" + rbac + "kind: Role, metadata: {name: remora-sidecar}, rules: [{verbs: [list], apiGroups: [istio.alibabacloud.com], resources: [llmroutes]}, " + rule + "]}"
+	}
+	binding := func(kind, subject string) string {
+		return "{" + rbac + "kind: RoleBinding, metadata: {name: remora-sidecar}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: " + kind + ", name: remora-sidecar}, subjects: [" + subject + "]}"
+	}
+	for _, manifest := range []string{
+		"{apiVersion: v1, kind: Secret, metadata: {name: other, annotations: {kubernetes.io/service-account.name: default}}, type: kubernetes.io/service-account-token}",
+		"{apiVersion: v1, kind: Secret, metadata: {name: remora-sidecar-access, annotations: {kubernetes.io/service-account.name: default}}, type: kubernetes.io/service-account-token}",
+		"{apiVersion: v1, kind: Secret, metadata: {generateName: remora-sidecar-}}",
+		"{apiVersion: v1, kind: ServiceAccount, metadata: {name: other}}",
+		"{" + rbac + "kind: Role, metadata: {name: other}}",
+		"{" + rbac + "kind: RoleBinding, metadata: {name: other}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}",
+		role(`{verbs: [list], apiGroups: [""], resources: [secrets]}`),
+		role(`{verbs: [get], apiGroups: [""], resources: [secrets], resourceNames: [remora-sidecar-keys, other]}`),
+		role(`{verbs: ["*"], apiGroups: [istio.alibabacloud.com], resources: [llmproviders]}`),
+		role(`{verbs: [list], apiGroups: ["*"], resources: [llmproviders]}`),
+		role(`{verbs: [watch], apiGroups: [istio.alibabacloud.com, ""], resources: [llmproviders, secrets]}`),
+		binding("ClusterRole", "{kind: ServiceAccount, name: remora-sidecar, namespace: "+n.namespace+"}"),
+		binding("Role", "{kind: ServiceAccount, name: remora-sidecar, namespace: elsewhere}"),
+		binding("Role", "{kind: ServiceAccount, name: default, namespace: "+n.namespace+"}"),
+		binding("Role", "{kind: User, apiGroup: rbac.authorization.k8s.io, name: remora-sidecar}"),
+	} {
+		refused(v1beta1.ControllerName, n.namespace, manifest)
+	}
+	for _, manifest := range []string{
+		"{apiVersion: v1, kind: Secret, metadata: {name: other}}",
+		"{apiVersion: v1, kind: Secret, metadata: {generateName: remora-webhook-ca}}",
+		"{apiVersion: v1, kind: Secret, metadata: {name: remora-webhook-ca, annotations: {kubernetes.io/service-account.name: remora-controller}}, type: kubernetes.io/service-account-token}",
+	} {
+		refused(v1beta1.WebhookName, v1beta1.InstallationNamespace, manifest)
+	}
 	n.kubectl(t, "create", "secret", "generic", "other") // by others, what they may
+
+	// What it has made it cannot turn into something else.
+	n.kubectl(t, append([]string{"create", "role", "remora-sidecar", "--verb=list", "--resource=llmroutes.istio.alibabacloud.com"}, installation.AsController()...)...)
+	patch := []string{"-n", n.namespace, "patch", "role", "remora-sidecar", "--type=merge", "-p", `{"rules":[{"verbs":["list"],"apiGroups":[""],"resources":["secrets"]}]}`}
+	if out, err := n.Kubectl(t.Context(), append(patch, installation.AsController()...)...); err == nil || !strings.Contains(out, "remora-controller makes no Role with more") {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
