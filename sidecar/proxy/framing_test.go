@@ -271,6 +271,22 @@ func TestTheAppsCredentialsAreRemovedHoweverTheyAreWritten(t *testing.T) {
 	}
 }
 
+// Some servers take the method and the path from headers, which the table of operations does not see.
+func TestHeadersThatMeanAnotherMethodOrPathStayBehindWhereAKeyIsSent(t *testing.T) {
+	r := newRig(t, providers)
+	for host, want := range map[string]int{qwen: 0, vllm: 5} {
+		w := r.dial()
+		w.send("POST http://" + host + "/ HTTP/1.1\r\nHost: " + host + "\r\nx-http-method-override: other\r\nX-HTTP-Method: other\r\nX-Method-Override: other\r\n" +
+			"X-Original-URL: other\r\nX-REWRITE-URL: other\r\n" + lengthOf(prompt) + "\r\n" + prompt)
+		if _, err := w.receive("POST"); err != nil {
+			t.Fatalf("%s: %v", host, err)
+		}
+		if all := strings.Join(r.last().RawHeader, "\n"); strings.Count(all, ": other") != want {
+			t.Errorf("%s: want %d of them in\n%s", host, want, all)
+		}
+	}
+}
+
 func TestARefusalArrivesThoughTheAppIsStillSending(t *testing.T) {
 	r := newRig(t, providers)
 	// More than what fits into buffers: the app reads the answer only when it has sent everything.

@@ -22,6 +22,16 @@ func credential(name []byte) bool {
 	return false
 }
 
+// overrides tells whether a header may have a server take a request for another one: of another method or path, which the table
+// of operations has not seen. They are removed where the provider's key is sent.
+func overrides(name []byte) bool {
+	switch string(name) {
+	case "X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url":
+		return true
+	}
+	return false
+}
+
 // nominated tells whether the Connection header names another one as belonging to the connection.
 func nominated(connection, name []byte) bool {
 	for token := range bytes.SplitSeq(connection, []byte{','}) {
@@ -103,7 +113,7 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 				continue // what curl -d says of any text
 			}
 		}
-		if routing.HopByHop(name) || keyed && credential(name) || len(connection) > 0 && nominated(connection, name) {
+		if routing.HopByHop(name) || keyed && (credential(name) || overrides(name)) || len(connection) > 0 && nominated(connection, name) {
 			continue
 		}
 		if bytes.IndexByte(name, ' ') >= 0 {
