@@ -4,6 +4,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -20,6 +21,14 @@ const (
 	ProviderImage = "remora.dev/demo-provider:latest"
 	// AppImage is that of the app in the mesh's own walkthrough: curl and a shell, and root's.
 	AppImage = "registry-cn-hangzhou.ack.aliyuncs.com/ack-demo/curl:asm-sleep"
+)
+
+// The images of tests that attack.
+const (
+	// HostileImage is AppImage with this machine's iptables and this package's program hostile, and a folder /loot for everybody.
+	HostileImage = "remora.dev/hostile:latest"
+	// NginxImage holds this machine's nginx, without a configuration.
+	NginxImage = "remora.dev/nginx:latest"
 )
 
 // programs are what an app has beside its own: this machine's.
@@ -87,6 +96,35 @@ func WriteTools(ctx context.Context, root, dir string) (Archives, error) {
 		}
 	}
 	return a, nil
+}
+
+// WriteHostile writes the images of tests that attack, and gives their archives.
+func WriteHostile(ctx context.Context, root, dir string) (archives []string, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if err := build(ctx, root, dir, "./test/stage/hostile"); err != nil {
+		return nil, err
+	}
+	hostile, err := appFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	iptables, err := image.Iptables(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nginx, err := image.Program(ctx, "/usr/sbin/nginx")
+	if err != nil {
+		return nil, fmt.Errorf("%w. On Debian: apt-get install --no-install-recommends nginx", err)
+	}
+	hostile = append(append(hostile, iptables...), image.File{Path: "/bin/hostile", Mode: 0o755, Source: filepath.Join(dir, "hostile")},
+		image.File{Path: "/loot", Mode: fs.ModeDir | fs.ModeSticky | 0o777})
+	nginx = append(nginx, image.File{Path: "/tmp", Mode: fs.ModeDir | fs.ModeSticky | 0o777})
+	archives = []string{filepath.Join(dir, "hostile.tar"), filepath.Join(dir, "nginx.tar")}
+	return archives, errors.Join(
+		image.Write(archives[0], HostileImage, image.Config{Cmd: []string{"/bin/sleep", "infinity"}}, hostile),
+		image.Write(archives[1], NginxImage, image.Config{Cmd: []string{"/usr/sbin/nginx"}}, nginx))
 }
 
 // product are the packages of its programs.
