@@ -96,6 +96,7 @@ func (c *call) try() (*failure, retryReason) {
 	if t.Keyed() {
 		out.key = t.Keys[0].Key
 	}
+	c.mask = newMask(out.key)
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}

@@ -37,6 +37,7 @@ type call struct {
 	head      []byte // of the request to the provider
 	deadline  time.Time
 	target    *routing.Target // of the current attempt
+	mask      mask            // of the key that was sent
 
 	level    int
 	tried    uint64

@@ -75,9 +75,8 @@ func (c *call) readHead(conn *upConn) error {
 		switch status := h.StatusCode(); {
 		case status == fasthttp.StatusSwitchingProtocols && !c.websocket:
 			return errSwitching
-		case status == fasthttp.StatusSwitchingProtocols:
-			return nil
-		case status >= 200:
+		case status == fasthttp.StatusSwitchingProtocols, status >= 200:
+			c.mask.head(h)
 			return nil
 		}
 		conn.reused = false // the provider has seen the request: it must not get it again

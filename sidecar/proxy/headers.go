@@ -16,7 +16,7 @@ import (
 // provider's key is sent.
 func credential(name []byte) bool {
 	switch string(name) {
-	case "Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "Cookie":
+	case "Authorization", "Api-Key", "X-Api-Key", "X-Goog-Api-Key", "Ocp-Apim-Subscription-Key", "Cookie":
 		return true
 	}
 	return false
@@ -81,13 +81,16 @@ type outgoing struct {
 // none, which others could read differently.
 func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool) {
 	dst = append(append(append(dst, o.method...), ' '), o.path...)
-	fixed := ""
+	keyed := o.target != nil && o.target.Keyed()
+	fixed, removed := "", ""
 	if o.target != nil {
 		fixed = o.target.Query
 	}
-	dst = appendQuery(dst, fixed, o.query)
+	if keyed {
+		removed = ownCredentials
+	}
+	dst = appendQuery(dst, fixed, removed, o.query)
 	dst = append(append(append(dst, " HTTP/1.1\r\nHost: "...), o.authority...), "\r\n"...)
-	keyed := o.target != nil && o.target.Keyed()
 	counted := o.operation != nil
 	connection := connectionOf(from)
 	valid := true
@@ -107,6 +110,10 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 			if keyed {
 				dst = appendProtocols(dst, name, value)
 				continue
+			}
+		case "Sec-Websocket-Extensions":
+			if keyed {
+				continue // what is compressed cannot be searched for the key
 			}
 		case "Content-Type":
 			if counted && o.operation.JSON && bytes.HasPrefix(value, []byte("application/x-www-form-urlencoded")) {

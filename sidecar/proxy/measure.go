@@ -52,5 +52,5 @@ func (s *stream) passed(n int) {
 		s.meter.Passed(n)
 	}
 	s.out = append(s.out[:0], s.out[n:]...)
-	s.whole, s.read = 0, 0
+	s.whole, s.read = 0, len(s.out) // what is left may begin the key, and has been measured
 }

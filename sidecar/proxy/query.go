@@ -2,17 +2,23 @@ package proxy
 
 import "bytes"
 
+// ownCredentials are the parameters in which APIs take keys. The app's own are removed where the provider's key is sent, as
+// its headers are (see credential).
+const ownCredentials = "access_token=&api-key=&api_key=&apikey=&key=&subscription-key=&token="
+
 // appendQuery adds the question mark and the query of a request to a provider: what the provider wants in
-// each, and what the app sent under other names, to the letter. Without either there is nothing.
-func appendQuery(dst []byte, fixed string, app []byte) []byte {
-	if fixed == "" {
+// each, and what the app sent under other names than those and the removed ones, to the letter. Without either there is nothing.
+func appendQuery(dst []byte, fixed, removed string, app []byte) []byte {
+	if fixed == "" && removed == "" {
 		if len(app) > 0 {
 			dst = append(append(dst, '?'), app...)
 		}
 		return dst
 	}
-	dst = append(append(dst, '?'), fixed...)
-	before := byte('&')
+	before := byte('?')
+	if fixed != "" {
+		dst, before = append(append(dst, '?'), fixed...), '&'
+	}
 	for len(app) > 0 {
 		// A few servers take ; for what & is.
 		end, after := bytes.IndexAny(app, "&;"), byte('&')
@@ -22,10 +28,13 @@ func appendQuery(dst []byte, fixed string, app []byte) []byte {
 		} else {
 			part, after, app = app[:end], app[end], app[end+1:]
 		}
-		if !fixes(fixed, part) {
+		if !fixes(fixed, part) && !fixes(removed, part) {
 			dst = append(append(dst, before), part...)
+			before = '&'
 		}
-		before = after
+		if before != '?' {
+			before = after
+		}
 	}
 	return dst
 }

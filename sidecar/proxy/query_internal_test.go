@@ -10,7 +10,7 @@ import (
 func TestAFixedQueryTakesThePlaceOfTheAppsOwn(t *testing.T) {
 	f := func(fixed, app, want string) {
 		t.Helper()
-		if got := string(appendQuery([]byte("/path"), fixed, []byte(app))); got != "/path"+want {
+		if got := string(appendQuery([]byte("/path"), fixed, "", []byte(app))); got != "/path"+want {
 			t.Errorf("%q with %q: got %q, want %q", fixed, app, got, "/path"+want)
 		}
 	}
@@ -33,12 +33,31 @@ func TestAFixedQueryTakesThePlaceOfTheAppsOwn(t *testing.T) {
 	f("v=1", "v=3;b=4&c=5", "?v=1;b=4&c=5")
 }
 
+func TestTheAppsOwnCredentialsAreTakenOutOfAQuery(t *testing.T) {
+	f := func(fixed, app, want string) {
+		t.Helper()
+		if got := string(appendQuery([]byte("/path"), fixed, ownCredentials, []byte(app))); got != "/path"+want {
+			t.Errorf("%q with %q: got %q, want %q", fixed, app, got, "/path"+want)
+		}
+	}
+	f("", "", "")
+	f("", "key=sk", "")
+	f("", "key=sk&a=1", "?a=1")
+	f("", "a=1&key=sk&b;c", "?a=1&b;c")
+	f("", "a;KEY=sk;b&key", "?a;b")
+	f("", "api_key=1&api-key=2&apikey=3&access_token=4&token=5&subscription-key=6&key=7", "")
+	f("", "k%65y=1&%41PI%2dKEY=2&Api%5FKey=3&aPiKeY&acce%73s_token=%20", "")
+	f("", "keys=1&my_key=2&tokens=3&max_token=4&model=key", "?keys=1&my_key=2&tokens=3&max_token=4&model=key")
+	f("v=1", "key=sk&v=2&a=3", "?v=1&a=3")
+	f("key=provider", "KEY=app&b", "?key=provider&b")
+}
+
 func TestAFixedQueryCostsNoMemory(t *testing.T) {
 	dst := make([]byte, 0, 4096)
 	for _, fixed := range []string{"", "api-version=2024-10-21&mode=all"} {
 		for _, app := range []string{"", "api%2Dversion=1&a=2&b=3;c"} {
 			query := []byte(app)
-			if n := testing.AllocsPerRun(100, func() { dst = appendQuery(dst[:0], fixed, query) }); n != 0 {
+			if n := testing.AllocsPerRun(100, func() { dst = appendQuery(dst[:0], fixed, ownCredentials, query) }); n != 0 {
 				t.Errorf("%q with %q: %v allocations", fixed, app, n)
 			}
 		}
@@ -51,7 +70,7 @@ func FuzzAppendQuery(f *testing.F) {
 	}
 	const fixed = "api-version=1&mode=a%20b"
 	f.Fuzz(func(t *testing.T, app string) {
-		got, found := strings.CutPrefix(string(appendQuery(nil, fixed, []byte(app))), "?"+fixed)
+		got, found := strings.CutPrefix(string(appendQuery(nil, fixed, "", []byte(app))), "?"+fixed)
 		if !found {
 			t.Fatalf("%q: got %q", app, got)
 		}

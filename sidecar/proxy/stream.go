@@ -37,6 +37,7 @@ type stream struct {
 	read     int   // of out: so much the meter has read, of an answer that is no stream of events
 	early    error // what ended the answer before the server asked for it
 	torn     bool
+	mask     mask // of the key that was sent
 	form     usage.Form
 	meter    usage.Meter
 	calls    *metrics.Calls // nil as long as nothing can have reached the app
@@ -59,7 +60,9 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 	if empty || length >= 0 && length <= conn.br.Buffered() {
 		if !empty {
 			b, _ := conn.br.Peek(length) // it is buffered
-			resp.SetBody(c.countWhole(b))
+			b = c.countWhole(b)
+			c.mask.over(b)
+			resp.SetBody(b)
 			_, _ = conn.br.Discard(length)
 		} else if calls := c.account(); calls != nil {
 			calls.Requests.Inc()
@@ -80,7 +83,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
 		events:   c.operation != nil && (length < 0 || form == usage.AskedEvents) && isEvents(h) && !isEncoded(h),
 		reusable: reusable, host: conn.pool.address, form: form, counted: counted, op: c.operation,
-		upload: c.upload,
+		upload: c.upload, mask: c.mask,
 	}
 	if s.events && !counted {
 		s.form = usage.Events
@@ -155,6 +158,10 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		}
 		s.complete = errors.Is(err, io.EOF) || err == nil && s.answer.ended()
 		cut := s.ready()
+		s.mask.over(s.out[:cut])
+		if err == nil && !s.complete {
+			cut -= s.mask.open(s.out[:cut])
+		}
 		if s.complete {
 			s.settle() // before the app can know that it has the whole answer
 		}

@@ -96,6 +96,7 @@ type socket struct {
 	conn   *upConn
 	idle   time.Duration // 0: no limit
 	host   string
+	mask   mask // of the key that was sent
 
 	touched atomic.Int64 // when something came last, in Unix nanoseconds
 	parting atomic.Bool  // one side has finished
@@ -121,7 +122,7 @@ func (c *call) join(conn *upConn) *failure {
 	h.Set(fasthttp.HeaderConnection, "Upgrade")
 	h.Set(fasthttp.HeaderUpgrade, websocket)
 	conn.endBy(time.Time{})
-	s := &socket{proxy: c.proxy, client: c.client, conn: conn, host: conn.pool.address}
+	s := &socket{proxy: c.proxy, client: c.client, conn: conn, host: conn.pool.address, mask: c.mask}
 	if c.rule != nil {
 		s.idle = c.rule.Timeouts.Idle
 	}
@@ -249,9 +250,11 @@ func (s *socket) tell(b []byte) bool {
 // down passes on what the provider says.
 func (s *socket) down() {
 	in := s.conn.br
-	for {
-		if _, err := in.Peek(1); err != nil {
-			if errors.Is(err, io.EOF) {
+	var passing frames
+	for held := 0; ; { // bytes that may begin the key
+		if _, err := in.Peek(held + 1); err != nil {
+			if b, _ := in.Peek(held); errors.Is(err, io.EOF) {
+				_, _ = s.client.Write(b) // they do not
 				s.part(s.client)
 				return
 			}
@@ -263,10 +266,16 @@ func (s *socket) down() {
 		}
 		s.touch()
 		b, _ := in.Peek(in.Buffered())
+		s.mask.over(b)
+		if held = s.mask.open(b); held == in.Size() || passing.after(b) {
+			held = 0
+		}
+		b = b[:len(b)-held]
 		if _, err := s.client.Write(b); err != nil {
 			s.end()
 			return
 		}
+		passing.end(b)
 		_, _ = in.Discard(len(b))
 	}
 }
