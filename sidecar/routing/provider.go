@@ -183,7 +183,7 @@ func judgeConfig(f *findings, field string, tls *v1beta1.ProviderTLS, c *v1beta1
 		case variable.MatchString(c.APIKey):
 			f.warn(UnexpandedVariable, field+".apiKey", "looks like a variable that nothing has replaced: put the key in its place, or use apiKeyRef")
 		default:
-			f.warn(InlineKey, field+".apiKey", "whoever may read this object has the key: move it to a Secret and name that in apiKeyRef")
+			f.warn(InlineKey, field+".apiKey", "whoever may read this object has the key: move it to a Secret and name that in apiKeyRef; the README has a line for that, under Keys")
 		}
 	}
 	if ref := c.APIKeyRef; ref != nil {

@@ -46,12 +46,42 @@ func TestWhatIsMissingForGoodIsToldSoon(t *testing.T) {
 	}
 }
 
+func TestCallsDoNotFailUntilAnotherKeyIsHandedOver(t *testing.T) {
+	p := newPretender(t)
+	spec := func(key string) string {
+		return `"spec":{"host":"a.example","configs":{"defaultConfig":{"openAIConfig":{` + key + `}}}}`
+	}
+	keys := func(entries string) string { return `"data":{` + entries + `}` }
+	p.first["llmproviders"] = []string{toldOf("ADDED", "LLMProvider", "team", "a", "1", spec(`"apiKey":"sk-in-the-object"`))}
+	p.first["secrets"] = []string{toldOf("ADDED", "Secret", "team", "remora-sidecar-keys", "1", keys(""))}
+	w := watch(t, p.api())
+	w.has(w.awaitReady(), "key=inline")
+	w.store.OnChange(func(s *snapshot.Snapshot) {
+		if strings.Contains(show(s), "(SecretNotFound)") {
+			t.Errorf("a table without the key:\n%s", show(s))
+		}
+	})
+	all := ""
+	for i, name := range []string{"one", "two"} {
+		p.events["llmproviders"] <- toldOf("MODIFIED", "LLMProvider", "team", "a", fmt.Sprint(10+i), spec(`"apiKeyRef":{"name":"`+name+`"}`))
+		<-time.After(2 * holdTime) // longer than what waits for another kind
+		all += `"` + name + `_apiKey":"c2stZmFrZQ==",`
+		p.events["secrets"] <- toldOf("MODIFIED", "Secret", "team", "remora-sidecar-keys", fmt.Sprint(10+i), keys(strings.TrimSuffix(all, ",")))
+		w.awaitText("key=secret:" + name + "/apiKey")
+	}
+}
+
 func TestAKeyThatIsGoneIsNeverHeldBack(t *testing.T) {
 	a := &API{wake: make(chan struct{}, 1), feeds: []*feed{{kind: v1beta1.KindLLMProvider}, {kind: secretKind}}}
-	a.current = &compiled{changes: []int{1, 1}}
-	missing := []finding{{Problem: routing.Problem{Severity: routing.Unresolved, Code: routing.SecretNotFound}}}
+	used, other := refOf(v1beta1.KindLLMProvider, "team", "used"), refOf(v1beta1.KindLLMProvider, "team", "new")
+	a.current = &compiled{changes: []int{1, 1}, all: &set{candidates: []*candidate{{ref: used}}}}
+	missing := []finding{{Problem: routing.Problem{Object: used, Severity: routing.Unresolved, Code: routing.SecretNotFound}}}
 	if !a.early(&compiled{changes: []int{2, 1}, findings: missing}) {
 		t.Error("an edit with a reference to nothing is not held back")
+	}
+	missingAnew := []finding{{Problem: routing.Problem{Object: other, Severity: routing.Unresolved, Code: routing.SecretNotFound}}}
+	if a.patience(&compiled{changes: []int{2, 1}, findings: missingAnew}) >= a.patience(&compiled{changes: []int{2, 1}, findings: missing}) {
+		t.Error("a new host is not owned until its key is there")
 	}
 	if a.early(&compiled{changes: []int{2, 2}, findings: missing}) {
 		t.Error("another Secret is held back")
