@@ -64,7 +64,7 @@ func lossOf(c *change, users func(host string) ([]string, error)) (string, error
 	if more := len(all) - maxAlike; more > 0 {
 		which += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("LLMRoutes of other namespaces use this provider for %s, and have none for it after this: %d, which are %s; those whose apps call it without a route are not counted", host, len(all), which), nil
+	return fmt.Sprintf("LLMRoutes of other namespaces (%d) use this provider for %s, and have none for it after this: %s; apps that call it without a route are not counted", len(all), host, which), nil
 }
 
 // unrevealing gives a configuration to make a plan of in which exported providers say no more of themselves than their hosts and models,

@@ -61,6 +61,10 @@ func TestARouteToAnExportedProviderIsAsGoodAsToAnOwnOne(t *testing.T) {
 	if said := strings.Join(judge([]*object{shared}, own).warnings, "\n"); !strings.Contains(said, "is exported to this namespace: this one is used") || strings.Contains(said, "inner") {
 		t.Errorf("an own provider of the same host: %s", said)
 	}
+	keyed := change{after: providerWith(t, "host: llm.example.com, "+refA)}
+	if said := strings.Join(judge([]*object{shared}, keyed).warnings, "\n"); strings.Contains(said, "inner") {
+		t.Errorf("an own provider with a key: %s", said)
+	}
 	plain := change{after: providerWith(t, "host: llm.example.com, tls: {mode: DISABLE}")}
 	if said := strings.Join(judge([]*object{shared}, plain).warnings, "\n"); !strings.Contains(said, "in plain text") || strings.Contains(said, "inner") || strings.Contains(said, "443") {
 		t.Errorf("an own provider of the same host without TLS: %s", said)
@@ -98,10 +102,10 @@ func TestWhoTakesAnExportedProviderAwayHearsFromWhom(t *testing.T) {
 		before, after *object
 		want          string
 	}{
-		{to("llm.example.com", "*"), nil, "5, which are a, b, c and 2 more"},
-		{to("llm.example.com", "*"), to("other.example.com", "*"), "5, which"},
-		{to("llm.example.com", "*"), to("llm.example.com", "a", "b", "c"), "2, which are d, e;"},
-		{to("llm.example.com", "a", "z"), to("llm.example.com", "z"), "1, which are a;"},
+		{to("llm.example.com", "*"), nil, "LLMRoutes of other namespaces (5) use this provider for llm.example.com, and have none for it after this: a, b, c and 2 more;"},
+		{to("llm.example.com", "*"), to("other.example.com", "*"), "LLMRoutes of other namespaces (5)"},
+		{to("llm.example.com", "*"), to("llm.example.com", "a", "b", "c"), ": d, e;"},
+		{to("llm.example.com", "a", "z"), to("llm.example.com", "z"), ": a;"},
 		{to("llm.example.com", "*"), to("LLM.example.com", "*"), ""},
 		{to("llm.example.com"), nil, ""},
 		{nil, to("llm.example.com", "*"), ""},

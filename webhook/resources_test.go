@@ -142,7 +142,7 @@ func aProviderThatIsExported(in *admitted) {
 	route := func(more string) string {
 		return routeNamed("r", "chat", "{backendRefs: [{providerHost: shared.example.com"+more+"}]}")
 	}
-	in.refused(t, shared("other"), "spec.exportTo[0]: only providers of namespace remora-system are exported")
+	in.refused(t, shared("other"), "spec.exportTo: only providers of namespace remora-system are exported")
 	installation := &admitted{in.Installation, t, v1beta1.InstallationNamespace}
 	installation.accepted(t, shared(in.namespace), "created")
 	// The webhook hears of it by a watch.
@@ -157,7 +157,7 @@ func aProviderThatIsExported(in *admitted) {
 	}
 	in.refused(t, route(", hostRewrite: evil.example.com"), "LLMProvider remora-system/shared sends a key with these calls, which must reach no other host")
 	in.accepted(t, route(""), "created")
-	const loss = "Warning: LLMRoutes of other namespaces use this provider for shared.example.com, and have none for it after this: 1, which are a-provider-that-is-exported;"
+	const loss = "Warning: LLMRoutes of other namespaces (1) use this provider for shared.example.com, and have none for it after this: a-provider-that-is-exported;"
 	installation.accepted(t, shared("other"), loss, "--dry-run=server")
 	if out := in.kubectl(t, "", "-n", v1beta1.InstallationNamespace, "delete", "llmprovider", "shared"); !strings.Contains(out, loss) {
 		t.Errorf("it prints\n%s", out)
