@@ -12,7 +12,7 @@ import (
 	"remora.dev/remora/test/cluster/controlplane"
 )
 
-// access is what the sidecars of a namespace may read: what the controller gives them where the namespace is labelled.
+// access is what the sidecars of the namespace %s may read: what the controller gives them where it is labelled.
 const access = `
 apiVersion: v1
 kind: ServiceAccount
@@ -29,7 +29,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: remora-sidecar}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: remora-sidecar}
-subjects: [{kind: ServiceAccount, name: remora-sidecar}]
+subjects: [{kind: ServiceAccount, name: remora-sidecar, namespace: %s}]
 `
 
 // Sidecar is a sidecar that follows the API server.
@@ -44,7 +44,7 @@ type Sidecar struct {
 // Sidecar describes a sidecar of a namespace, with the rights that sidecars have; its Start runs it. Further arguments are
 // added to its command line.
 func (in *Installation) Sidecar(ctx context.Context, namespace string, args ...string) (*Sidecar, error) {
-	if out, err := in.KubectlWith(ctx, access, append([]string{"-n", namespace, "apply", "-f", "-"}, AsController()...)...); err != nil {
+	if out, err := in.KubectlWith(ctx, fmt.Sprintf(access, namespace), append([]string{"-n", namespace, "apply", "-f", "-"}, AsController()...)...); err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, out)
 	}
 	kubeconfig, err := in.Account(ctx, namespace, "remora-sidecar")
