@@ -44,6 +44,7 @@ type editor struct {
 	seen     bytes.Buffer
 	hidden   []string // none of these may be seen
 	attempts int
+	shown    int // keys and tokens that were seen
 }
 
 func newEditor(t *testing.T, in, home string) *editor {
@@ -160,6 +161,7 @@ func (e *editor) keys() (n int) {
 		}
 	}
 	e.seen.Reset()
+	e.shown += n
 	return n
 }
 
@@ -172,6 +174,12 @@ func (e *editor) attempt(t *testing.T) {
 			t.Errorf("%d keys or tokens were shown", n)
 		}
 	})
+}
+
+// count tells of the attempts so far, and begins anew.
+func (e *editor) count() string {
+	defer func() { e.attempts, e.shown = 0, 0 }()
+	return fmt.Sprintf("%d attempts, %d keys", e.attempts, e.shown)
 }
 
 // denied is for an answer that has to be a refusal, in these words.

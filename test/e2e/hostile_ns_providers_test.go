@@ -141,13 +141,14 @@ func (e *editor) misled(t *testing.T, attacker stage.Provider) {
 	}
 	t.Run("lead the provider's name to a server of one's own", func(t *testing.T) {
 		e.attempt(t)
-		manifest := pod("misled", container("app", idle), "hostAliases: [{ip: "+address+", hostnames: ["+example+"]}]")
+		manifest := pod("misled", container("app", idle), "hostAliases: [{ip: "+address+", hostnames: ["+example+", "+moonshot+"]}]")
 		if out, err := e.kubectlWith(t, manifest, "apply", "-f", "-"); err != nil {
 			t.Fatal(out, err)
 		}
 		awaitReady(t, e.in, "pod/misled")
 		out := e.saw(shell(t, e.in, "pod/misled", "curl --silent http://"+example+" --data '"+question("misled")+"'"))
 		has(t, "the answer", out, "UntrustedCertificate")
+		has(t, "the answer of an exported one", e.uses(t, "misled", "misled"), "UntrustedCertificate")
 	})
 	t.Run("lead the API server's name there", func(t *testing.T) {
 		e.attempt(t)
