@@ -26,6 +26,7 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 		if f := c.refuseCaller(); f != nil {
 			return f
 		}
+		c.chooseKey()
 		f, reason := c.try()
 		if f == nil {
 			return nil
@@ -93,17 +94,12 @@ func (c *call) try() (*failure, retryReason) {
 		method: c.ctx.Method(), path: c.upstreamPath(), query: c.query, authority: t.Authority,
 		target: t, operation: c.operation, length: body.size,
 	}
-	if t.Keyed() {
-		out.key = t.Keys[0].Key
-	}
-	c.mask = newMask(out.key)
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}
 	c.frame(&out, &body)
-	var valid bool
-	if c.head, valid = out.head(c.head[:0], &c.ctx.Request.Header); !valid {
-		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client"), retryReason{}
+	if f := c.compose(&out); f != nil {
+		return f, c.afterRevoked(f)
 	}
 	pool := c.proxy.pool(t.Endpoint)
 	// What is not sent again unasked (see unserved) must not meet a connection that the provider is just closing.
@@ -119,6 +115,12 @@ func (c *call) try() (*failure, retryReason) {
 			var dns *net.DNSError
 			same := f.code == routing.ConnectFailure && !isTimeout(f.cause) && (!errors.As(f.cause, &dns) || !dns.IsNotFound)
 			return f, retryReason{allowed: f.code != routing.ClientGone && retries.ConnectFailure, same: same}
+		}
+		for !c.board(conn) { // while it waited for the connection
+			if f := c.compose(&out); f != nil {
+				conn.release()
+				return f, c.afterRevoked(f)
+			}
 		}
 		f, reason, stale := c.exchange(conn, &body)
 		if stale && !fresh {
@@ -147,9 +149,12 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
-		stale := conn.reused && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && conn.unserved(c.operation)
+		stale := conn.reused && !conn.revoked.Load() && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && conn.unserved(c.operation)
 		f := c.lost(conn, err)
 		conn.discard()
+		if c.target.Keyed() && !stale {
+			c.key.of.counted.Answered(0)
+		}
 		return f, retryReason{allowed: c.retries(f), same: true}, stale
 	}
 	c.sent = true
@@ -158,6 +163,10 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		return lost(err)
 	}
 	status := resp.StatusCode()
+	if c.refusesKey(&resp.Header) {
+		f, reason := c.withOtherKey(conn)
+		return f, reason, false
+	}
 	if status == fasthttp.StatusSwitchingProtocols {
 		if f = c.join(conn); f == nil {
 			c.proxy.ejections.completed(&c.trial)

@@ -37,6 +37,7 @@ type call struct {
 	head      []byte // of the request to the provider
 	deadline  time.Time
 	target    *routing.Target // of the current attempt
+	key       keyed           // of the target, if it has any
 	mask      mask            // of the key that was sent
 
 	level    int
@@ -75,6 +76,9 @@ func (c *call) details(f *failure) []any {
 	all := []any{"code", f.code, "host", string(c.authority)}
 	if c.target != nil {
 		all = append(all, "provider", c.target.Provider.String())
+	}
+	if c.key.of != nil {
+		all = append(all, "key", c.key.of.id.Name)
 	}
 	if c.made > 0 {
 		all = append(all, "attempts", c.made)

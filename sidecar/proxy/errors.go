@@ -62,6 +62,7 @@ var statuses = map[routing.Code]int{
 	routing.ConfigurationUnread:  fasthttp.StatusServiceUnavailable,
 	routing.Overloaded:           fasthttp.StatusServiceUnavailable,
 	routing.ShuttingDown:         fasthttp.StatusServiceUnavailable,
+	routing.KeyRevoked:           fasthttp.StatusServiceUnavailable,
 	routing.ConnectFailure:       fasthttp.StatusBadGateway,
 	routing.UntrustedCertificate: fasthttp.StatusBadGateway,
 	routing.UpstreamReset:        fasthttp.StatusBadGateway,
@@ -121,6 +122,7 @@ func (f *failure) write(resp *fasthttp.Response) {
 func (f *failure) passing() bool {
 	return slices.Contains([]routing.Code{
 		routing.ConnectFailure, routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout, routing.RequestTimeout,
+		routing.KeyRevoked,
 	}, f.code)
 }
 

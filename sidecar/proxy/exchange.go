@@ -102,6 +102,9 @@ func (c *call) lost(conn *upConn, err error) *failure {
 	if errors.As(err, &said) { // the app's fault
 		return said
 	}
+	if conn.revoked.Load() && !c.client.left() {
+		return keyRevoked(c.key.of)
+	}
 	if conn.ended != nil && errors.Is(err, io.EOF) {
 		err = conn.ended // which says more
 	}

@@ -216,7 +216,7 @@ func TestARetiredEndpointServesThoseWhoWaitForItAndIsLeftThen(t *testing.T) {
 		})
 	}
 	r.await(waitingRequests, n-2)
-	r.apply(providers)
+	r.apply(strings.Replace(config, "port: 8080", "port: 8081", 1))
 	g.open()
 	asking.Wait()
 	r.await(openConnections, 0)

@@ -64,6 +64,7 @@ type Proxy struct {
 	departures *departures
 	redirects  redirects
 	ejections  *ejections
+	keys       *keyring
 	budgets    retryBudgets
 	memory     *memory       // of buffered bodies
 	patience   time.Duration // with a body, of which nothing comes: bodyTimeout
@@ -92,7 +93,8 @@ func New(o Options) (*Proxy, error) {
 	p := &Proxy{
 		metrics: o.Metrics, store: o.Store, log: o.Log, departures: d,
 		stop: make(chan struct{}), own: map[string]bool{}, redirects: redirects{all: map[*redirected]struct{}{}},
-		redirectedOnly: o.RedirectedOnly, ejections: newEjections(o.Log, o.Metrics), budgets: retryBudgets{all: map[string]*retryBudget{}},
+		redirectedOnly: o.RedirectedOnly, ejections: newEjections(o.Log, o.Metrics), keys: newKeyring(o.Store, o.Log, o.Metrics),
+		budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
 	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
 	p.show(o.Metrics)
@@ -203,6 +205,7 @@ func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
 
 // retire lets go of what is kept for backends and hosts that a new configuration does not have.
 func (p *Proxy) retire(s *snapshot.Snapshot) {
+	p.keys.adopt()
 	p.retirePools(s)
 	p.ejections.retire(s.Table)
 	p.budgets.retire(s.Table)

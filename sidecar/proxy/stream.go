@@ -43,6 +43,9 @@ type stream struct {
 	calls    *metrics.Calls // nil as long as nothing can have reached the app
 	input    int64          // estimate of the request's tokens
 	op       *routing.Operation
+	target   *routing.Target // nil: a host that no configuration names
+	key      *namedKey       // nil: the target has none
+	status   int
 }
 
 var streams = sync.Pool{New: func() any { return new(stream) }}
@@ -67,6 +70,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 		} else if calls := c.account(); calls != nil {
 			calls.Requests.Inc()
 		}
+		c.proxy.answered(c.target, c.key.of, conn, status, true)
 		_ = c.stopUpload() // the app is told by the answer
 		c.client.attach(nil)
 		if reusable && conn.br.Buffered() == 0 {
@@ -83,7 +87,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 		answer:   answer{br: conn.br, chunked: length == -1, left: int64(max(length, 0))},
 		events:   c.operation != nil && (length < 0 || form == usage.AskedEvents) && isEvents(h) && !isEncoded(h),
 		reusable: reusable, host: conn.pool.address, form: form, counted: counted, op: c.operation,
-		upload: c.upload, mask: c.mask,
+		upload: c.upload, mask: c.mask, target: c.target, key: c.key.of, status: status,
 	}
 	if s.events && !counted {
 		s.form = usage.Events
@@ -255,6 +259,8 @@ func (s *stream) failure(err error) *failure {
 		return blame
 	case s.client.left():
 		return fail(routing.ClientGone, "the app has left")
+	case s.conn.revoked.Load():
+		return keyRevoked(s.key)
 	case isTimeout(err) && !s.deadline.IsZero() && !time.Now().Before(s.deadline):
 		return fail(routing.DeadlineExceeded, "the answer was not complete within the time that the rule allows: raise timeouts.request, or ask for less")
 	case isTimeout(err) && !s.begun:
@@ -275,7 +281,7 @@ func (p *Proxy) cut(s *stream, f *failure) {
 		p.log.V(1).Info("the app left", "code", f.code, "upstream", s.host)
 		return
 	}
-	p.log.Info("answer cut", "code", f.code, "upstream", s.host, "message", f.message, "cause", text(f.cause))
+	p.log.Info("answer cut", append(origin(s.target, s.key), "code", f.code, "upstream", s.host, "message", f.message, "cause", text(f.cause))...)
 }
 
 // Close gives the connection back when the answer is complete, and ends it when not: that also ends
@@ -295,6 +301,7 @@ func (s *stream) close() {
 	s.upload.stop()
 	s.client.attach(nil)
 	s.settle()
+	s.proxy.answered(s.target, s.key, s.conn, s.status, s.complete)
 	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
 		s.conn.release()
 	} else {

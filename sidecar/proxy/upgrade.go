@@ -96,7 +96,9 @@ type socket struct {
 	conn   *upConn
 	idle   time.Duration // 0: no limit
 	host   string
-	mask   mask // of the key that was sent
+	mask   mask            // of the key that was sent
+	target *routing.Target // nil: a host that no configuration names
+	key    *namedKey       // nil: the target has none
 
 	touched atomic.Int64 // when something came last, in Unix nanoseconds
 	parting atomic.Bool  // one side has finished
@@ -122,7 +124,7 @@ func (c *call) join(conn *upConn) *failure {
 	h.Set(fasthttp.HeaderConnection, "Upgrade")
 	h.Set(fasthttp.HeaderUpgrade, websocket)
 	conn.endBy(time.Time{})
-	s := &socket{proxy: c.proxy, client: c.client, conn: conn, host: conn.pool.address, mask: c.mask}
+	s := &socket{proxy: c.proxy, client: c.client, conn: conn, host: conn.pool.address, mask: c.mask, target: c.target, key: c.key.of}
 	if c.rule != nil {
 		s.idle = c.rule.Timeouts.Idle
 	}
@@ -167,6 +169,12 @@ func (s *socket) run(early []byte) {
 	both.Go(func() { s.down() })
 	s.up(early)
 	both.Wait()
+	if s.conn.revoked.Load() {
+		f := keyRevoked(s.key)
+		s.proxy.metrics.Failures(string(f.code)).Inc()
+		s.proxy.log.Info("answer cut", append(origin(s.target, s.key), "code", f.code, "upstream", s.host, "message", f.message)...)
+	}
+	s.proxy.answered(s.target, s.key, s.conn, fasthttp.StatusSwitchingProtocols, !s.conn.aborted.Load())
 }
 
 func (s *socket) touch() { s.touched.Store(time.Now().UnixNano()) }
@@ -194,6 +202,9 @@ func (s *socket) watch(idle time.Duration) *time.Timer {
 
 // end ends both connections at once.
 func (s *socket) end() {
+	if s.conn.revoked.Load() {
+		_ = s.client.SetLinger(0) // the app is to see that it did not end as it should
+	}
 	s.conn.abort()
 	_ = s.client.TCPConn.Close()
 }

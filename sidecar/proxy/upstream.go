@@ -34,6 +34,8 @@ type upConn struct {
 	poll     [1]unix.PollFd // of alive, which must not allocate
 	spent    bool           // the request did not go out as a whole, so no other can follow
 	aborted  atomic.Bool
+	flight   flight      // of the key that was sent
+	revoked  atomic.Bool // aborted since that was taken away
 }
 
 // agesApart is the part of the greatest age in which connections end, so that those which began together do not all
@@ -135,6 +137,7 @@ func (c *upConn) unacknowledged() (n int) {
 
 // release gives a connection back for the next request.
 func (c *upConn) release() {
+	c.land()
 	c.lastUsed = time.Now()
 	c.endBy(time.Time{})
 	c.pool.put(c)
@@ -142,6 +145,7 @@ func (c *upConn) release() {
 
 // discard ends a connection that is in use.
 func (c *upConn) discard() {
+	c.land()
 	_ = c.raw.Close()
 	c.pool.vacate()
 }
