@@ -17,7 +17,7 @@ type keyed struct {
 
 // chooseKey draws the key that an attempt begins with.
 func (c *call) chooseKey() {
-	c.key.tried = 0
+	c.key = keyed{}
 	if c.target.Keyed() {
 		c.key.index, _ = c.proxy.keys.pick(c.target, 0, c.once)
 	}
