@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
 func seeds(f *testing.F) [][]byte {
@@ -71,6 +73,24 @@ func FuzzDecodeCompile(f *testing.F) {
 			}
 			if _, err := table.WriteTo(io.Discard); err != nil {
 				t.Error(err)
+			}
+		}
+		// As if all of it were of the installation's namespace, and exported.
+		given := Objects{Secrets: in.Secrets}
+		hosts = nil
+		for i := range in.Providers {
+			p := in.Providers[i]
+			p.Namespace, hosts = v1beta1.InstallationNamespace, append(hosts, p.Spec.Host)
+			given.Exported = append(given.Exported, Exported{"shop", p})
+		}
+		for _, u := range in.Unreadable {
+			u.Object.Namespace, u.To, hosts = v1beta1.InstallationNamespace, "shop", append(hosts, u.Hosts...)
+			given.Unreadable = append(given.Unreadable, u)
+		}
+		table, _ := Compile(given, &Workload{Namespace: "shop"})
+		for _, host := range hosts {
+			if name := salvage(host); name != "" && table.Host([]byte(name)) == nil {
+				t.Errorf("%q is exported as %q, and passed on", name, host)
 			}
 		}
 	})

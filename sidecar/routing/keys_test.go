@@ -154,3 +154,38 @@ func TestARefusalIsWordedTheSameEachTime(t *testing.T) {
 		}
 	}
 }
+
+// A team's pods go on refusing what they were allowed to call, until they are restarted.
+func TestAHostThatIsNoLongerExportedStaysOwned(t *testing.T) {
+	exporting := func(to string) *routing.Table {
+		return compiledFor(t, "shop", `
+apiVersion: istio.alibabacloud.com/v1beta1
+kind: LLMProvider
+metadata: {name: p, namespace: remora-system}
+spec: {host: llm.example.com, exportTo: [`+to+`], configs: {defaultConfig: {openAIConfig: {apiKey: sk-fake}}}}
+---
+apiVersion: istio.alibabacloud.com/v1beta1
+kind: LLMProvider
+metadata: {name: own, namespace: shop}
+spec: {host: own.example.com}
+`)
+	}
+	before, after := exporting("shop"), exporting("billing").Retaining(exporting("shop"))
+	wantFates(t, before, map[string]string{"llm.example.com": "served", "own.example.com": "served"})
+	wantFates(t, after, map[string]string{"llm.example.com": "HostRetired", "own.example.com": "served"})
+	wantFates(t, exporting("billing"), map[string]string{"llm.example.com": "foreign"})
+	wantFates(t, exporting("shop").Retaining(after), map[string]string{"llm.example.com": "served"})
+	id := routing.CredentialID{Provider: routing.Ref{Kind: v1beta1.KindLLMProvider, Namespace: "remora-system", Name: "p"}, Name: "inline"}
+	if _, ok := before.Credential(id); !ok {
+		t.Error("its key is not there")
+	}
+	if _, ok := after.Credential(id); ok {
+		t.Error("its key is still there")
+	}
+}
+
+func compiledFor(t *testing.T, namespace, text string) *routing.Table {
+	t.Helper()
+	table, _ := routing.Compile(decodeAll(t, []byte(text)), &routing.Workload{Namespace: namespace})
+	return table
+}

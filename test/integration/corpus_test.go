@@ -132,7 +132,7 @@ func TestTheLargestProviderIsAcceptedAndItsLastPlaceJudged(t *testing.T) {
 		t.Fatalf("%v\n%.2000s", err, out)
 	}
 	kubectl(t, "-n", namespace, "wait", "llmprovider/largest", "--for=condition=ResolvedRefs=False", "--timeout=1m")
-	broken := strings.Replace(text, `"name":"key-15","weight":15`, `"name":"key-15","weight":-1`, -1)
+	broken := strings.ReplaceAll(text, `"name":"key-15","weight":15`, `"name":"key-15","weight":-1`)
 	out, err := installed.KubectlWith(t.Context(), broken, "-n", namespace, "replace", "-f", "-")
 	if err == nil || !strings.Contains(out, "rule-255.openAIConfig.apiKeyRefs[15].weight") {
 		t.Errorf("%v\n%.2000s", err, out)
