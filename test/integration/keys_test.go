@@ -159,3 +159,47 @@ func (f *faults) theControllerIsAwayAndAKeyIsStolen(t *testing.T) {
 	k.awaitKey(t, "sk-new", s, another)
 	late.awaitOutput(t, v1beta1.AccessSecret, "get", "secrets")
 }
+
+func TestAnAnswerEndsWithItsKeyWhereTheProviderSaysSo(t *testing.T) {
+	t.Parallel()
+	k := newKeyedTenant(t, installed)
+	k.apply(t, strings.Replace(providerWithKey(t, k.provider, "account"), "spec:\n", "spec:\n  revocationGracePeriod: 0s\n", 1)+keySecret("account", "sk-1"))
+	s := k.follower(t)
+	s.start(t)
+	k.awaitKey(t, "sk-1", s)
+	running := s.stream(t, dashscope, "chunks=1000 chunk-delay=1s")
+	k.kubectl(t, "delete", "secret", "account")
+	if event, n, _ := running.rest(); !strings.Contains(event, `"KeyRevoked"`) {
+		t.Errorf("after %d events it ends with %q", n, event)
+	}
+	k.awaitRefused(t, s)
+	if k.provider.Aborted() == 0 {
+		t.Error("the provider goes on answering")
+	}
+}
+
+func TestOneOfTwoKeysGoesAndTheOtherCarriesOn(t *testing.T) {
+	t.Parallel()
+	k := newKeyedTenant(t, installed)
+	k.apply(t, strings.Replace(providerWithKey(t, k.provider, "one"), "apiKeyRef: {name: one}", "apiKeyRefs: [{name: one}, {name: two}]", 1)+
+		keySecret("one", "sk-one")+keySecret("two", "sk-two"))
+	s := k.follower(t)
+	s.start(t)
+	k.awaitKey(t, "sk-one", s)
+	k.awaitKey(t, "sk-two", s)
+	apps := s.call(t, 2, dashscope)
+	k.kubectl(t, "delete", "secret", "one")
+	await(t, "calls without the deleted key", func() (string, bool) {
+		uses := k.times("sk-one")
+		apps.more(t, 100)
+		return "it is used", k.times("sk-one") == uses
+	})
+	uses := k.times("sk-one")
+	apps.more(t, 200)
+	apps.noneFailed(t)
+	if now := k.times("sk-one"); now > uses {
+		t.Errorf("the deleted key was used %d times more", now-uses)
+	}
+	k.kubectl(t, "delete", "secret", "two")
+	k.awaitRefused(t, s)
+}
