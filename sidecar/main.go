@@ -50,7 +50,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log, out := newLog(stderr)
 		defer out.close()
 		stderr = out
-		err = serve(ctx, a, log)
+		if err = harden(); err == nil {
+			err = serve(ctx, a, log)
+		}
 	}
 	switch {
 	case err == nil:

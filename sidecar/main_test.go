@@ -110,6 +110,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv("TEST_AS_SIDECAR") != "" {
 		main()
 	}
+	if pid := os.Getenv("TEST_AS_TRACER"); pid != "" {
+		trace(pid)
+	}
 	os.Exit(m.Run())
 }
 
