@@ -75,6 +75,7 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	}
 	if secret != nil && !isOurs(secret) {
 		n.keys = keptKeys{}
+		k.full.set(namespace, k.namespace, nil)
 		return append(troubles, *foreign("Secret", id)), nil
 	}
 	var before map[string][]byte

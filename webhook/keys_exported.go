@@ -105,7 +105,7 @@ func newExported(u *unstructured.Unstructured) (*export, error) {
 		e.whole.Provider, err = text(u.Object["spec"])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("LLMProvider %s cannot be exported: %w", e.name, err) //nolint:staticcheck // LLMProvider is a kind's name
+		return nil, fmt.Errorf("LLMProvider %s cannot be exported: %w", e.name, err)
 	}
 	return e, nil
 }
@@ -160,7 +160,7 @@ func (k *keeper) exportedEntry(ctx context.Context, e *export, from string) ([]b
 	if size <= corev1.MaxSecretSize {
 		entry, err := json.Marshal(whole)
 		if err != nil {
-			return nil, 0, fmt.Errorf("LLMProvider %s cannot be exported: %w", e.name, err) //nolint:staticcheck // LLMProvider is a kind's name
+			return nil, 0, fmt.Errorf("LLMProvider %s cannot be exported: %w", e.name, err)
 		}
 		e.entry, size = entry, len(entry)
 	}
