@@ -137,6 +137,9 @@ func (k *keeper) pass(ctx context.Context, ns *metav1.PartialObjectMetadata, n *
 		return reconcile.Result{}, err
 	}
 	if len(ours) == 0 {
+		if !n.leaving.IsZero() {
+			k.log.Info("a namespace asks for no sidecars, and none is left: access removed", "namespace", ns.Name)
+		}
 		k.forget(ns.Name)
 		return reconcile.Result{}, nil
 	}
@@ -150,7 +153,7 @@ func (k *keeper) pass(ctx context.Context, ns *metav1.PartialObjectMetadata, n *
 			return reconcile.Result{}, err
 		}
 		if !used {
-			return reconcile.Result{}, k.remove(ctx, ns.Name, ours)
+			return reconcile.Result{}, k.remove(ctx, ours)
 		}
 		stay = k.times.leftAgain
 	}

@@ -68,17 +68,21 @@ func labelThousand(b *testing.B) {
 	}
 }
 
-// BenchmarkExportedKeys is how long it takes until a hundred namespaces have a hundred providers that are exported to all, until a changed
-// key of one of them is in each, and until four hundred namespaces more that are labelled meanwhile have all.
+// BenchmarkExportedKeys is how long it takes until a hundred namespaces have the providers that are exported to all, until a changed key
+// of one of them is in each, and until four hundred namespaces more that are labelled meanwhile have all.
 func BenchmarkExportedKeys(b *testing.B) {
-	for b.Loop() {
-		exportToMany(b)
+	for _, shared := range []int{10, 100} {
+		b.Run(fmt.Sprintf("providers=%d", shared), func(b *testing.B) {
+			for b.Loop() {
+				exportToMany(b, shared)
+			}
+		})
 	}
 }
 
-func exportToMany(b *testing.B) {
+func exportToMany(b *testing.B, shared int) {
 	b.Helper()
-	const some, more, shared = 100, 400, 100
+	const some, more = 100, 400
 	r := newAccessRig(b)
 	r.times = usualAccessTimes(usualTokenLife)
 	var all strings.Builder

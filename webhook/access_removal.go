@@ -76,15 +76,14 @@ func usesAccess(pod *corev1.Pod) bool {
 	return false
 }
 
-// remove deletes what is ours in a namespace, the token first.
-func (k *keeper) remove(ctx context.Context, namespace string, ours []client.Object) error {
+// remove deletes what is ours in a namespace, the token first. It is forgotten when the cache shows nothing any more: until then it
+// would be taken for one that has just lost its label, and have all of it made anew.
+func (k *keeper) remove(ctx context.Context, ours []client.Object) error {
 	for _, o := range ours {
 		if err := k.deleteExactly(ctx, o); err != nil {
 			return err
 		}
 	}
-	k.log.Info("a namespace asks for no sidecars, and none is left: access removed", "namespace", namespace)
-	k.forget(namespace)
 	return nil
 }
 

@@ -4,16 +4,14 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -233,44 +231,34 @@ func ourSecret(id types.NamespacedName, data map[string][]byte) *corev1.Secret {
 }
 
 // writeSecret gives one of our Secrets the content data and nothing else, and returns the version that has it. Nothing is written
-// where it is so already.
+// where it is so already, and of a hundred entries only those that differ: a revoked key is to be gone in a hundred namespaces at once.
 func (k *keeper) writeSecret(ctx context.Context, seen *corev1.Secret, data map[string][]byte) (string, error) {
-	if maps.EqualFunc(seen.Data, data, bytes.Equal) {
+	changes := map[string]any{}
+	for entry := range seen.Data {
+		if _, ok := data[entry]; !ok {
+			changes[entry] = nil
+		}
+	}
+	for entry, value := range data {
+		if before, ok := seen.Data[entry]; !ok || !bytes.Equal(before, value) {
+			changes[entry] = value
+		}
+	}
+	if len(changes) == 0 {
 		return seen.ResourceVersion, nil
 	}
-	id := client.ObjectKeyFromObject(seen)
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(ourSecret(id, data))
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": seen.ResourceVersion}, "data": changes})
 	if err != nil {
 		return "", err
 	}
-	written := &unstructured.Unstructured{Object: content}
-	if err := k.apply(ctx, written, seen); err != nil {
-		return "", fmt.Errorf("Secret %s cannot be written: %w", id.Name, err) //nolint:staticcheck // Secret is a kind's name
+	written := ourSecret(client.ObjectKeyFromObject(seen), nil)
+	if err := k.client.Patch(ctx, written, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(v1beta1.ControllerName)); err != nil {
+		return "", fmt.Errorf("Secret %s cannot be written: %w", seen.Name, err) //nolint:staticcheck // Secret is a kind's name
 	}
-	// Apply leaves what somebody else has put in, or what was there when we made it. A revoked key must not stay.
-	there, _, err := unstructured.NestedStringMap(written.Object, "data")
-	if err != nil {
-		return "", err
+	if !maps.EqualFunc(written.Data, data, bytes.Equal) {
+		return "", fmt.Errorf("Secret %s: %w", seen.Name, errChangedOnItsWay) //nolint:staticcheck // Secret is a kind's name
 	}
-	var surplus []string
-	for entry := range there {
-		if _, ok := data[entry]; !ok {
-			surplus = append(surplus, fmt.Sprintf("%q:null", entry))
-		}
-	}
-	if len(surplus) > 0 {
-		patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q},"data":{%s}}`, written.GetResourceVersion(), strings.Join(surplus, ","))
-		if err := k.client.Patch(ctx, written, client.RawPatch(types.MergePatchType, []byte(patch)), client.FieldOwner(v1beta1.ControllerName)); err != nil {
-			return "", fmt.Errorf("entries of Secret %s cannot be removed: %w", id.Name, err)
-		}
-		if there, _, err = unstructured.NestedStringMap(written.Object, "data"); err != nil {
-			return "", err
-		}
-	}
-	if !maps.EqualFunc(there, data, func(text string, value []byte) bool { return text == base64.StdEncoding.EncodeToString(value) }) {
-		return "", fmt.Errorf("Secret %s: %w", id.Name, errChangedOnItsWay) //nolint:staticcheck // Secret is a kind's name
-	}
-	return written.GetResourceVersion(), nil
+	return written.ResourceVersion, nil
 }
 
 // isReserved tells whether a Secret is one of ours, of which providers get nothing.
