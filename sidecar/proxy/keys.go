@@ -43,8 +43,10 @@ type namedKey struct {
 	mu      sync.Mutex               // of who changes what follows
 	current atomic.Pointer[keyValue] // nil: it was taken away
 	since   time.Time                // when it was
-	flights *upConn                  // those it was sent on whose answers may be cut
+	flights *upConn                  // those it was sent on whose answers are under way
 	cutting *time.Timer
+	// revokedFor is what the last table that had the key says: whoever wants answers cut can still say so before taking it away.
+	revokedFor time.Duration
 }
 
 // keyValue is what a key is for a time.
@@ -79,23 +81,21 @@ func (k *keyring) adopt() *tableKeys {
 		return before
 	}
 	next := &tableKeys{table, make(map[routing.CredentialID]*namedKey, len(before.all))}
+	targets := map[routing.Ref]*routing.Target{}
 	for t := range table.Targets() {
-		for i := range t.Keys {
-			id := credentialID(t, i)
-			if next.all[id] != nil {
-				continue
-			}
-			c := before.all[id]
-			if c == nil {
-				c = k.gone[id]
-				delete(k.gone, id)
-			}
-			if c == nil {
-				c = &namedKey{id: id, keys: k, counted: k.metrics.Key(id.Provider.Path(), id.Name)}
-			}
-			c.set(t.Keys[i].Key, t.Endpoint)
-			next.all[id] = c
+		targets[t.Provider] = t
+	}
+	for id, key := range table.Credentials() {
+		c := before.all[id]
+		if c == nil {
+			c = k.gone[id]
+			delete(k.gone, id)
 		}
+		if c == nil {
+			c = &namedKey{id: id, keys: k, counted: k.metrics.Key(id.Provider.Path(), id.Name), revokedFor: -1}
+		}
+		c.set(key, targets[id.Provider])
+		next.all[id] = c
 	}
 	k.table.Store(next)
 	for id, c := range before.all {
@@ -128,9 +128,17 @@ func credentialID(t *routing.Target, i int) routing.CredentialID {
 	return routing.CredentialID{Provider: t.Provider, Name: t.Keys[i].Name}
 }
 
-// set gives the key the value that it has now. One that was taken away is back: nothing is cut any more.
-func (c *namedKey) set(key routing.Key, endpoint unique.Handle[routing.Endpoint]) {
+// set gives the key the value that it has now, and a target of its provider: nil where none uses it. One that was taken away
+// is back: nothing is cut any more.
+func (c *namedKey) set(key routing.Key, t *routing.Target) {
 	was := c.current.Load()
+	var endpoint unique.Handle[routing.Endpoint]
+	if t != nil {
+		endpoint = t.Endpoint
+		c.mu.Lock()
+		c.revokedFor = t.RevokedFor
+		c.mu.Unlock()
+	}
 	if was != nil && was.key == key && was.endpoint == endpoint {
 		return
 	}

@@ -62,7 +62,7 @@ func (c *call) board(conn *upConn) bool {
 		return true
 	}
 	c.proxy.keys.current()
-	return c.key.of.board(conn, c.key.value, c.target.RevokedFor)
+	return c.key.of.board(conn, c.key.value)
 }
 
 // refusesKey notes what an answer says of the key that was sent. If it is true, the request is to be sent again: with

@@ -9,22 +9,17 @@ import (
 // flight is a connection's part in the list of those that a key was sent on, for as long as an answer may be under way.
 type flight struct {
 	key        *namedKey // nil: it is in no list
-	revokedFor time.Duration
 	next, prev *upConn
 }
 
-// board begins to use a key on a connection. It is false where the key has not that value any more. An answer that
-// outlives its key in any case is in no list.
-func (c *namedKey) board(conn *upConn, v *keyValue, revokedFor time.Duration) bool {
-	if revokedFor < 0 {
-		return c.current.Load() == v
-	}
+// board begins to use a key on a connection. It is false where the key has not that value any more.
+func (c *namedKey) board(conn *upConn, v *keyValue) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.current.Load() != v {
 		return false
 	}
-	conn.flight = flight{key: c, revokedFor: revokedFor, next: c.flights}
+	conn.flight = flight{key: c, next: c.flights}
 	if c.flights != nil {
 		c.flights.flight.prev = conn
 	}
@@ -56,7 +51,7 @@ func (c *upConn) land() {
 	}
 }
 
-// revoke says that the key was taken away, and tells how many answers may have to be cut for it.
+// revoke says that the key was taken away, and tells how many answers are under way with it.
 func (c *namedKey) revoke() (answers int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,28 +62,32 @@ func (c *namedKey) revoke() (answers int) {
 		answers++
 	}
 	c.keys.log.Info("a key was taken away: it is not sent any more", "code", routing.KeyRevoked,
-		"provider", c.id.Provider.String(), "key", c.id.Name, "answersToCut", answers)
+		"provider", c.id.Provider.String(), "key", c.id.Name, "answers", answers, "cut", c.grace())
 	c.cutDue()
 	return answers
 }
 
-// cutDue cuts the answers whose time without their key is over, and waits for that of the others. It is called with the
-// lock held.
-func (c *namedKey) cutDue() {
-	passed, next := time.Since(c.since), time.Duration(-1)
-	for conn := c.flights; conn != nil; conn = conn.flight.next {
-		left := conn.flight.revokedFor - passed
-		switch {
-		case conn.revoked.Load():
-		case left <= 0:
-			conn.revoked.Store(true)
-			conn.abort()
-		case next < 0 || left < next:
-			next = left
-		}
+// grace says in words what becomes of the answers under way.
+func (c *namedKey) grace() string {
+	if c.revokedFor < 0 {
+		return "never"
 	}
-	if next >= 0 {
-		c.cutting = time.AfterFunc(next, c.cutLater)
+	return "after " + c.revokedFor.String()
+}
+
+// cutDue cuts the answers whose time without their key is over, or waits for that. It is called with the lock held.
+func (c *namedKey) cutDue() {
+	if c.revokedFor < 0 || c.flights == nil {
+		return
+	}
+	if left := c.revokedFor - time.Since(c.since); left > 0 {
+		c.cutting = time.AfterFunc(left, c.cutLater)
+		return
+	}
+	for conn := c.flights; conn != nil; conn = conn.flight.next {
+		if !conn.revoked.Swap(true) {
+			conn.abort()
+		}
 	}
 }
 

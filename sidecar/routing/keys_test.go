@@ -67,7 +67,7 @@ func TestAKeyIsTakenAwayWithItsNameOrItsValueAndWithNothingElse(t *testing.T) {
 		{"that of a rule does not replace the other", "inline", "sk-a", keyed(t, `configs: {defaultConfig: {openAIConfig: {apiKey: sk-a}}, routeSpecificConfigs: {"": {openAIConfig: {apiKey: sk-b}}, vip: {openAIConfig: {apiKey: sk-b}}}}`)},
 		{"moved out of the object", "inline", "", keyed(t, config("apiKeyRef: {name: a}"), "a sk-a")},
 	} {
-		key, ok := c.table.Credential(routing.CredentialID{Provider: provider, Name: c.name})
+		key, ok := credential(c.table, provider, c.name)
 		if ok != (c.want != "") || key.Reveal() != c.want {
 			t.Errorf("%s: %s is there: %t, with another value than wanted: %t", c.what, c.name, ok, key.Reveal() != c.want)
 		}
@@ -83,7 +83,7 @@ func TestEveryKeyOfATargetIsFoundByItsName(t *testing.T) {
 			for target := range table.Targets() {
 				for _, k := range target.Keys {
 					n++
-					if key, ok := table.Credential(routing.CredentialID{Provider: target.Provider, Name: k.Name}); !ok || key != k.Key {
+					if key, ok := credential(table, target.Provider, k.Name); !ok || key != k.Key {
 						t.Errorf("%s: %s of %s is another key, or none", name, k.Name, target.Provider)
 					}
 				}
@@ -175,11 +175,11 @@ spec: {host: own.example.com}
 	wantFates(t, after, map[string]string{"llm.example.com": "HostRetired", "own.example.com": "served"})
 	wantFates(t, exporting("billing"), map[string]string{"llm.example.com": "foreign"})
 	wantFates(t, exporting("shop").Retaining(after), map[string]string{"llm.example.com": "served"})
-	id := routing.CredentialID{Provider: routing.Ref{Kind: v1beta1.KindLLMProvider, Namespace: "remora-system", Name: "p"}, Name: "inline"}
-	if _, ok := before.Credential(id); !ok {
+	provider := routing.Ref{Kind: v1beta1.KindLLMProvider, Namespace: "remora-system", Name: "p"}
+	if _, ok := credential(before, provider, "inline"); !ok {
 		t.Error("its key is not there")
 	}
-	if _, ok := after.Credential(id); ok {
+	if _, ok := credential(after, provider, "inline"); ok {
 		t.Error("its key is still there")
 	}
 }
@@ -188,4 +188,9 @@ func compiledFor(t *testing.T, namespace, text string) *routing.Table {
 	t.Helper()
 	table, _ := routing.Compile(decodeAll(t, []byte(text)), &routing.Workload{Namespace: namespace})
 	return table
+}
+
+func credential(t *routing.Table, provider routing.Ref, name string) (routing.Key, bool) {
+	key, ok := maps.Collect(t.Credentials())[routing.CredentialID{Provider: provider, Name: name}]
+	return key, ok
 }

@@ -2,6 +2,8 @@ package routing
 
 import (
 	"bytes"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -138,11 +140,8 @@ type CredentialID struct {
 	Name     string // as in Credential
 }
 
-// Credential gives what a key is in this table; ok is false where it is not there any more.
-func (t *Table) Credential(id CredentialID) (key Key, ok bool) {
-	key, ok = t.credentials[id]
-	return key, ok
-}
+// Credentials gives every key that there is, whether a target uses it now or not.
+func (t *Table) Credentials() iter.Seq2[CredentialID, Key] { return maps.All(t.credentials) }
 
 // AuthScheme is how a provider wants its key.
 type AuthScheme uint8
