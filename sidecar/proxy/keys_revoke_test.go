@@ -126,10 +126,10 @@ func (r *rig) settled() {
 }
 
 func TestAKeyThatComesBackCutsNothing(t *testing.T) {
-	const spec = grace + "300ms\n"
+	const spec = grace + "2s\n"
 	with, without := keyedBy(qwen, spec, "a=sk-a"), keyedBy(qwen, spec, "a=")
 	r := newRig(t, with)
-	r.provider.Script("", llmserver.Fault{ChunkDelay: 50 * time.Millisecond, Chunks: 20})
+	r.provider.Script("", llmserver.Fault{ChunkDelay: 150 * time.Millisecond, Chunks: 20})
 	s := r.begin("", streamed)
 	r.apply(without)
 	r.apply(keyedBy(qwen, spec, "a=sk-other"))
@@ -147,8 +147,20 @@ func TestAKeyThatComesBackCutsNothing(t *testing.T) {
 	}
 	begun := time.Now()
 	r.apply(without)
-	if text := s.rest(); !strings.Contains(text, "KeyRevoked") || time.Since(begun) < 300*time.Millisecond {
+	if text := s.rest(); !strings.Contains(text, "KeyRevoked") || time.Since(begun) < 2*time.Second {
 		t.Errorf("after %s the stream ends in %q", time.Since(begun), text)
+	}
+}
+
+// Who wants answers cut that began before he said so, says so and then takes the key away.
+func TestTheGracePeriodIsTheLastThatTheKeyHad(t *testing.T) {
+	r := newRig(t, keyedBy(qwen, "", "a=sk-a"))
+	r.provider.Script("", llmserver.Fault{StallAfter: new(2)})
+	s := r.begin("", streamed)
+	r.apply(keyedBy(qwen, grace+"0s\n", "a=sk-a"))
+	r.apply(keyedBy(qwen, grace+"0s\n", "a="))
+	if text := s.rest(); !strings.Contains(text, "KeyRevoked") {
+		t.Errorf("the stream ends in %q", text)
 	}
 }
 
