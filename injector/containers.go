@@ -57,7 +57,7 @@ func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequ
 		Name:            v1beta1.SidecarContainer,
 		Image:           s.Sidecar.Image,
 		ImagePullPolicy: s.Sidecar.PullPolicy,
-		Args:            launch.Args{Command: launch.Proxy, LastGood: lastGood, Mode: launch.ModeRedirect, LabelsFile: podPath + "/" + v1beta1.PodLabelsFile}.Strings(),
+		Args:            launch.Args{Command: launch.Proxy, LastGood: lastGood, Mode: launch.ModeRedirect, LabelsFile: podPath + "/" + v1beta1.PodLabelsFile, LogLevel: w.logLevel}.Strings(),
 		Env:             append(memoryLimit(fitted, wanted), s.Egress...),
 		Resources:       keep(fitted, before),
 		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways),

@@ -16,6 +16,7 @@ import (
 type wishes struct {
 	ports       []uint16
 	cpu, memory *resource.Quantity
+	logLevel    string
 }
 
 func wishesOf(pod *corev1.Pod) (wishes, field.ErrorList) {
@@ -47,6 +48,12 @@ func wishesOf(pod *corev1.Pod) (wishes, field.ErrorList) {
 	}
 	w.cpu = quantity(v1beta1.CPUAnnotation, "50m", resource.MustParse("1m"), resource.MustParse("1k"))
 	w.memory = quantity(v1beta1.MemoryAnnotation, "128Mi", leastMemory, resource.MustParse("1Ti"))
+	if value, said := pod.Annotations[v1beta1.LogAnnotation]; said {
+		if err := launch.CheckLogLevel(value); err != nil {
+			errs = append(errs, field.Invalid(at.Key(v1beta1.LogAnnotation), value, err.Error()))
+		}
+		w.logLevel = value
+	}
 	return w, errs
 }
 

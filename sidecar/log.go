@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/terminal"
 )
 
@@ -89,8 +90,8 @@ func (o *output) close() {
 	}
 }
 
-// newLog writes for people where w is a terminal, and JSON where it is not. The log ends with close.
-func newLog(w io.Writer) (log logr.Logger, out *output) {
+// newLog writes for people where w is a terminal, and JSON where it is not. The log ends with close. level is one of package launch.
+func newLog(w io.Writer, level string) (log logr.Logger, out *output) {
 	encoder := terminal.Encoder(w)
 	out = newOutput(w, func(lines int) []byte {
 		entry := zapcore.Entry{Level: zap.WarnLevel, Time: time.Now(), Message: "lines of the log are missing here: it was not read fast enough"}
@@ -100,7 +101,11 @@ func newLog(w io.Writer) (log logr.Logger, out *output) {
 		}
 		return line.Bytes()
 	})
-	core := zapcore.NewCore(encoder, zapcore.AddSync(out), zap.InfoLevel)
+	least := zap.InfoLevel
+	if level == launch.LogDebug {
+		least = zap.DebugLevel
+	}
+	core := zapcore.NewCore(encoder, zapcore.AddSync(out), least)
 	// An app that calls in vain without pause must not fill the disk: of equal messages, 100 a second and then every 100th.
 	return zapr.NewLogger(zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 100, 100))), out
 }

@@ -78,7 +78,7 @@ func (g *gated) Write(p []byte) (int, error) {
 
 func TestTheLogSaysWhereLinesAreMissing(t *testing.T) {
 	reader := &gated{reading: make(chan struct{}, 100), goOn: make(chan struct{})}
-	log, out := newLog(reader)
+	log, out := newLog(reader, "")
 	log.Info("first")
 	<-reader.reading // and waits
 	const lines = 2000
@@ -115,5 +115,18 @@ func TestTheSidecarOutlivesTheReaderOfItsLog(t *testing.T) {
 	s.signal() // which it writes about too
 	if err := s.process.Wait(); err != nil {
 		t.Errorf("it did not end well: %v", err)
+	}
+}
+
+func TestTheLogSaysAsMuchAsItIsAskedFor(t *testing.T) {
+	for level, detailed := range map[string]bool{"": false, "info": false, "debug": true} {
+		var got bytes.Buffer
+		log, out := newLog(&got, level)
+		log.Info("matters")
+		log.V(1).Info("detail")
+		out.close()
+		if !strings.Contains(got.String(), "matters") || strings.Contains(got.String(), "detail") != detailed {
+			t.Errorf("with level %q it says %s", level, got.String())
+		}
 	}
 }

@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = check(a, stdout)
 	case launch.Proxy:
 		signal.Ignore(syscall.SIGPIPE) // requests matter more than the log, which may have lost its reader
-		log, out := newLog(stderr)
+		log, out := newLog(stderr, a.LogLevel)
 		defer out.close()
 		stderr = out
 		if err = harden(); err == nil {

@@ -97,9 +97,10 @@ const (
 
 // What a pod may say about its sidecar, in annotations. A value that cannot be understood refuses the pod.
 const (
-	PortsAnnotation  = "remora.dev/ports"  // TCP ports whose outbound connections are redirected, separated by commas; default 80
-	CPUAnnotation    = "remora.dev/cpu"    // the sidecar's request of CPU, a quantity
-	MemoryAnnotation = "remora.dev/memory" // the sidecar's request and limit of memory, a quantity
+	PortsAnnotation  = "remora.dev/ports"     // TCP ports whose outbound connections are redirected, separated by commas; default 80
+	CPUAnnotation    = "remora.dev/cpu"       // the sidecar's request of CPU, a quantity
+	MemoryAnnotation = "remora.dev/memory"    // the sidecar's request and limit of memory, a quantity
+	LogAnnotation    = "remora.dev/log-level" // how much the sidecar's log says: info or debug
 )
 
 // The parts of an injected pod. No container or volume of a user may have these names.

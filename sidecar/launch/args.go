@@ -28,6 +28,12 @@ const (
 	ModeRedirect = "redirect" // only connections that were turned to the listener are served
 )
 
+// How much the log says.
+const (
+	LogInfo  = "info"  // what goes wrong, and what changes
+	LogDebug = "debug" // also each call: which provider answered, and whose key it took
+)
+
 // Args is a command line. Parse fills in the defaults of Admin, Health and Keys.
 type Args struct {
 	// Command is one of Proxy, Check, Version, Help.
@@ -55,6 +61,8 @@ type Args struct {
 	TrustedCA string
 	// Labels are those of the workload that is served.
 	Labels map[string]string
+	// LogLevel is LogInfo or LogDebug. Empty: LogInfo.
+	LogLevel string
 	// LabelsFile has them instead, as the downward API writes them, and is followed while it changes. It excludes Labels.
 	LabelsFile string
 }
@@ -105,5 +113,6 @@ func (a Args) Strings() []string {
 	}
 	add("labels", strings.Join(labels, ","))
 	add("labels-file", a.LabelsFile)
+	add("log-level", a.LogLevel)
 	return all
 }

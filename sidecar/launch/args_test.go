@@ -27,6 +27,7 @@ func TestParseReadsEveryCommand(t *testing.T) {
 	f("proxy", Args{Command: Proxy, Keys: "remora-sidecar-keys", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --kubeconfig k --namespace team --keys other --last-good /run/x/y",
 		Args{Command: Proxy, Kubeconfig: "k", Namespace: "team", Keys: "other", LastGood: "/run/x/y", Admin: DefaultAdmin, Health: DefaultHealth})
+	f("proxy --config a --log-level debug", Args{Command: Proxy, Config: "a", LogLevel: LogDebug, Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --config a --labels-file /etc/pod/labels", Args{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("check --config a --labels tier=gold", Args{Command: Check, Config: "a", Labels: map[string]string{"tier": "gold"}})
 	f("version", Args{Command: Version})
@@ -69,6 +70,7 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 	f("proxy --config a --namespace b", "--config and --namespace exclude each other")
 	f("proxy --config a --keys b", "--config and --keys exclude each other")
 	f("proxy --config a --last-good b", "--config and --last-good exclude each other")
+	f("proxy --log-level loud", `"loud" is not a level of the log: write info or debug`)
 	f("proxy --labels a=b --labels-file c", "--labels and --labels-file exclude each other")
 	f("check --config a --labels-file c", "--labels-file is not a flag of sidecar check")
 	f("proxy --namespace A", "--namespace", `"A" is not the name of a namespace`)

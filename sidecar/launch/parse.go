@@ -15,7 +15,7 @@ import (
 
 // flags says which flags each command has.
 var flags = map[string][]string{
-	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "mode", "admin", "health", "trusted-ca", "labels", "labels-file"},
+	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "mode", "admin", "health", "trusted-ca", "labels", "labels-file", "log-level"},
 	Check:   {"config", "labels"},
 	Version: nil,
 	Help:    nil,
@@ -154,6 +154,9 @@ func (a *Args) set(name, value string) (err error) {
 		if value != ModeNone && value != ModeRedirect {
 			return fmt.Errorf("%q is not a mode: write %s or %s", value, ModeNone, ModeRedirect)
 		}
+	case "log-level":
+		a.LogLevel = value
+		return CheckLogLevel(value)
 	case "admin":
 		a.Admin = value
 		return loopback(value, DefaultAdmin, "anyone on the network could read the configuration")
@@ -202,4 +205,12 @@ func parseLabels(value string) (map[string]string, error) {
 		labels[k] = v
 	}
 	return labels, nil
+}
+
+// CheckLogLevel says what is wrong with a level of the log.
+func CheckLogLevel(level string) error {
+	if level != LogInfo && level != LogDebug {
+		return fmt.Errorf("%q is not a level of the log: write %s or %s", level, LogInfo, LogDebug)
+	}
+	return nil
 }

@@ -34,6 +34,7 @@ Flags:
   --trusted-ca FILE   PEM certificates of authorities to trust beside those of the system
   --labels k=v,...    labels of the workload that is served, for workloadSelector and sourceLabels
   --labels-file FILE  the same from a file of Kubernetes' downward API, followed while it changes
+  --log-level LEVEL   debug: also a line for each call, with the provider that answered and the name of its key; info (default)
 
 Both --flag value and --flag=value are understood.
 Exit code: 0 all is well, 1 it failed or something is invalid, 2 the command line is wrong.
