@@ -176,12 +176,6 @@ func (e *editor) attempt(t *testing.T) {
 	})
 }
 
-// count tells of the attempts so far, and begins anew.
-func (e *editor) count() string {
-	defer func() { e.attempts, e.shown = 0, 0 }()
-	return fmt.Sprintf("%d attempts, %d keys", e.attempts, e.shown)
-}
-
 // denied is for an answer that has to be a refusal, in these words.
 func denied(t *testing.T, err error, words ...string) {
 	t.Helper()

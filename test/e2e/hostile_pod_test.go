@@ -2,7 +2,13 @@
 
 package e2e
 
-import "testing"
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
 
 // Containers beside the sidecar, one of root, one of another user and one with NET_ADMIN, try to read the key, to have it sent to
 // a server of their own, and to spend it on anything but inference. Each attempt is a test; that it was made is seen in what it says,
@@ -10,7 +16,6 @@ import "testing"
 func TestAContainerBesideTheSidecarGetsNoKey(t *testing.T) {
 	t.Parallel()
 	h := prepare(t)
-	defer func() { t.Logf("%d attempts, %d keys", h.attempts, h.found) }()
 	at := func(address, port string) string { return address + ":" + port }
 	t.Run("Planting", h.planting)
 	t.Run("Looking", func(t *testing.T) { h.try(t, looks) })
@@ -30,6 +35,21 @@ func TestAContainerBesideTheSidecarGetsNoKey(t *testing.T) {
 	t.Run("NetAdmin", h.powerful)
 	t.Run("WhatWasSpent", h.spent)
 	t.Run("Loot", h.looted)
+	published(t, h.attempts, h.found)
+}
+
+// published compares what a hostile suite has tried with what the README says of it.
+func published(t *testing.T, attempts, keys int) {
+	t.Helper()
+	t.Logf("%d attempts, %d keys", attempts, keys)
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A suite that has failed may have made fewer.
+	if words := fmt.Sprintf("%d attempts, %d keys", attempts, keys); !t.Failed() && !strings.Contains(string(readme), words) {
+		t.Errorf("the README does not say %q: correct the number there", words)
+	}
 }
 
 // slow sends requests byte by byte: whose they are is known late.
