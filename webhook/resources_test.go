@@ -47,7 +47,7 @@ spec:
   host: llm.example.123
   path: /v1/../admin
   configs: {defaultConfig: {openAIConfig: {model: qwen, apiKey: sk-x}}}
-`, `Warning: spec.configs.defaultConfig.openAIConfig.apiKey: whoever may read this object has the key: move it to a Secret and name that in apiKeyRef (InlineKey)
+`, `Warning: spec.configs.defaultConfig.openAIConfig.apiKey: whoever may read this object has the key: move it to a Secret and name that in apiKeyRef; the README has a line for that, under Keys (InlineKey)
 The LLMProvider "qwen" is invalid: 
 * spec.host: "llm.example.123" ends in a number, but is not an IPv4 address: write four numbers from 0 to 255 without leading zeros, or a name (InvalidValue)
 * spec.path: "/v1/../admin" has a . or .. in it, or what decodes to that: write the path that is meant (InvalidValue)
