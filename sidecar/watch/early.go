@@ -11,8 +11,8 @@ const (
 	// holdTime is how long a table is held back in which a reference has come to lead nowhere.
 	holdTime = 100 * time.Millisecond
 	// keyTime is the same where a provider that is in use names another key: the controller hears of it no sooner than the
-	// sidecar, and has to read it and to hand it over.
-	keyTime = time.Second
+	// sidecar, and has to read it and to hand it over. Within a second, a key that is named no more is out of use in any case.
+	keyTime = 800 * time.Millisecond
 )
 
 // early tells whether a table is to wait. Each kind is followed for itself, so an edit of a route may arrive before the
