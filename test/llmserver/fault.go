@@ -47,6 +47,8 @@ type Fault struct {
 	CutAfter   *int
 	MidEvent   bool // mid-event: with cut-after, half of one more piece is sent
 
+	HoldUntil string // hold-until=WORD: after three events, the others wait for a request with that word in its body
+
 	ErrorAfter *int // error-after=N: after so many events of a stream, one tells of an error, and the stream ends in order
 
 	Reset      bool // reset: the connection is reset before any byte
@@ -69,7 +71,7 @@ func (f *Fault) words() []word {
 		{"delay", &f.Delay}, {"first-token", &f.FirstToken}, {"headers=early", &f.HeadersEarly},
 		{"keepalive-comments", &f.KeepaliveComments}, {"chunks", &f.Chunks}, {"chunk-delay", &f.ChunkDelay},
 		{"split", &f.Split}, {"chunked", &f.Chunked}, {"stall-after", &f.StallAfter}, {"cut-after", &f.CutAfter},
-		{"mid-event", &f.MidEvent}, {"error-after", &f.ErrorAfter}, {"reset", &f.Reset}, {"close", &f.Close}, {"garbage", &f.Garbage},
+		{"mid-event", &f.MidEvent}, {"hold-until", &f.HoldUntil}, {"error-after", &f.ErrorAfter}, {"reset", &f.Reset}, {"close", &f.Close}, {"garbage", &f.Garbage},
 		{"early-close", &f.EarlyClose}, {"usage", &f.Usage}, {"cached", &f.Cached}, {"reasoning", &f.Reasoning},
 		{"refuse-stream-options", &f.RefuseStreamOptions}, {"times", &f.Times}, {"body", &f.Body},
 	}

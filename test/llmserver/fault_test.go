@@ -34,6 +34,7 @@ func TestAFaultIsTheSameInItsTextForm(t *testing.T) {
 	f("delay=1s first-token=500ms headers=early keepalive-comments", llmserver.Fault{
 		Delay: time.Second, FirstToken: 500 * time.Millisecond, HeadersEarly: true, KeepaliveComments: true,
 	})
+	f("hold-until=told", llmserver.Fault{HoldUntil: "told"})
 	f("stall-after=0 times=-1", llmserver.Fault{StallAfter: new(0), Times: -1})
 	f("cut-after=2 mid-event", llmserver.Fault{CutAfter: new(2), MidEvent: true})
 	f("error-after=3", llmserver.Fault{ErrorAfter: new(3)})

@@ -1,6 +1,7 @@
 package llmserver_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -132,7 +133,7 @@ func TestAnAbortBeforeTheFirstByteIsRecorded(t *testing.T) {
 }
 
 func TestAnAbortWithinAnAnswerIsRecorded(t *testing.T) {
-	for _, fault := range []string{"stall-after=0", "stall-after=2", "stall-after=1000", "chunk-delay=1h"} {
+	for _, fault := range []string{"stall-after=0", "stall-after=2", "stall-after=1000", "chunk-delay=1h", "hold-until=never"} {
 		s := start(t)
 		a, err := post(t, s, "/v1/chat/completions", streaming(""), llmserver.FaultHeader+": "+fault)
 		if err != nil {
@@ -143,6 +144,31 @@ func TestAnAbortWithinAnAnswerIsRecorded(t *testing.T) {
 		if err != nil || got.Ended.IsZero() || got.Status != 200 {
 			t.Errorf("%s: %v, aborted request %+v", fault, err, got)
 		}
+	}
+}
+
+func TestAStreamIsHeldUntilAWordIsSaid(t *testing.T) {
+	s := start(t)
+	a, err := post(t, s, "/v1/chat/completions", streaming(""), llmserver.FaultHeader+": chunks=8 hold-until=go-on")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, events := bufio.NewScanner(a.Body), 0
+	for ; events < 3 && in.Scan(); events += strings.Count(in.Text(), "data: ") {
+	}
+	if got := s.Requests(); len(got) != 1 || !got[0].Ended.IsZero() {
+		t.Errorf("it is not held: %+v", got)
+	}
+	other, err := post(t, s, "/v1/chat/completions", streaming(`,"user":"go-on"`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Body.Close()
+	for in.Scan() {
+		events += strings.Count(in.Text(), "data: ")
+	}
+	if in.Err() != nil || events < 9 {
+		t.Errorf("%v after %d events", in.Err(), events)
 	}
 }
 

@@ -1,6 +1,8 @@
 package llmserver
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -134,6 +136,11 @@ func (s *sender) misbehave(i int, piece []byte) error {
 		<-s.gone
 		return errLeft
 	}
+	if f.HoldUntil != "" && i == heldAfter {
+		if err := s.hold(); err != nil {
+			return err
+		}
+	}
 	if !due(f.CutAfter) {
 		return nil
 	}
@@ -147,6 +154,33 @@ func (s *sender) misbehave(i int, piece []byte) error {
 		return err
 	}
 	return errBroken
+}
+
+const heldAfter = 3 // events
+
+// hold waits for the request that HoldUntil is about.
+func (s *sender) hold() error {
+	if err := s.flush(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go func() {
+		select {
+		case <-s.gone:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	r, word := &s.server.record, []byte(s.fault.HoldUntil)
+	err := r.wait(ctx, func() bool {
+		return slices.ContainsFunc(r.requests, func(q *Request) bool { return bytes.Contains(q.Body, word) })
+	})
+	r.mu.Unlock()
+	if err != nil {
+		return errLeft
+	}
+	return nil
 }
 
 // sendPiece sends what waits and one piece, in one write or in two.
