@@ -34,14 +34,16 @@ demo-down: ## End the demo's Kubernetes
 	@go run ./test/demo -down
 
 # -count=1: several tests build and run the programs, which the test cache knows nothing of. Packages begin in the order given:
-# those that take longest first, so that none of them is left over at the end. Two at a time: each of the first starts a Kubernetes, and a
-# third would have their containers wait for minutes. Check has vetted.
-LONG := ./test/e2e ./test/integration ./webhook ./test/soak ./test/demo ./test/dockerfile ./test/bench/pods ./sidecar/watch ./sidecar/proxy
+# those that take longest first, so that none of them is left over at the end. The node has the machine to itself: beside other tests, its
+# containers would wait for minutes. Check has vetted.
+LONG := ./test/integration ./webhook ./test/soak ./test/demo ./test/dockerfile ./test/bench/pods ./sidecar/watch ./sidecar/proxy
+GOTEST := go test -race -vet=off -shuffle=on -count=1 -timeout 30m
 test: ## Check, then run every test with the race detector; installs what it needs (Debian, as root)
 	@.ci/prerequisites test
 	@$(MAKE) check
 	@echo '== Kubernetes'; time go run ./test/cluster assets
-	@echo '== go test'; time go test -race -vet=off -shuffle=on -count=1 -timeout 30m -p 2 $(LONG) ./...
+	@echo '== go test, on a node'; time $(GOTEST) ./test/e2e
+	@echo '== go test'; time $(GOTEST) -p 2 $(LONG) $$(go list ./... | grep -v /test/e2e$$)
 	@$(MAKE) node
 	@for module in $(SUBMODULES); do echo "== go test, in $$module"; (cd "$$module"; time go test -race -shuffle=on -count=1 ./...); done
 
