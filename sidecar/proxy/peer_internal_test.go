@@ -126,15 +126,22 @@ func TestASocketThatNobodyHoldsIsNobodys(t *testing.T) {
 
 // A socket that listens is what the kernel names where none is connected.
 func TestAListenerIsNotTakenForACaller(t *testing.T) {
-	dialled, accepted := pair(t, 4711, unix.AF_INET, "127.0.0.1:0", &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
-	from, here := addrPort(accepted.RemoteAddr()), addrPort(accepted.LocalAddr())
-	_ = dialled.SetLinger(0)
-	_ = dialled.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(int(from.Port())))
-	if err != nil {
-		t.Fatal(err)
+	var from, here netip.AddrPort
+	for {
+		dialled, accepted := pair(t, 4711, unix.AF_INET, "127.0.0.1:0", &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		from, here = addrPort(accepted.RemoteAddr()), addrPort(accepted.LocalAddr())
+		_ = dialled.SetLinger(0)
+		_ = dialled.Close()
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(int(from.Port())))
+		if errors.Is(err, unix.EADDRINUSE) {
+			continue // some other connection has the port by now
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		break
 	}
-	defer l.Close()
 	for way, look := range ways {
 		if e, err := look(from, here); err == nil {
 			t.Errorf("%s finds %+v", way, e)
