@@ -87,10 +87,15 @@ func (c *call) refuseCaller() *failure {
 		return nil
 	}
 	who := "a user that cannot be told"
-	if uid, known := c.client.uid(); known {
+	uid, known := c.client.uid()
+	if known {
 		who = "user " + strconv.FormatUint(uint64(uid), 10)
 	}
-	return fail(routing.CallerNotAllowed, "%s is not for processes of %s: run the caller as one of the users in its spec.allowedUIDs, or add the user there", c.target.Provider, who)
+	f := fail(routing.CallerNotAllowed, "%s is not for processes of %s: run the caller as one of the users in its spec.allowedUIDs, or add the user there", c.target.Provider, who)
+	if !known { // the next connection may have a port that has not been in use
+		f.retryAfter, c.closing = 1, true
+	}
+	return f
 }
 
 // logCaller logs that somebody was refused, once in a while for each user.
