@@ -81,12 +81,11 @@ type trouble struct {
 
 // The codes of troubles, as events, log and metrics show them.
 const (
-	foreignObject    = "ForeignObject"
-	keysTooLarge     = "KeysTooLarge"
-	entryTooLong     = "EntryNameTooLong"
-	reservedSecret   = "ReservedSecret"
-	requestFailed    = "RequestFailed" // not a trouble: it is tried again
-	maxSecretKeyName = 253
+	foreignObject  = "ForeignObject"
+	keysTooLarge   = "KeysTooLarge"
+	entryTooLong   = "EntryNameTooLong"
+	reservedSecret = "ReservedSecret"
+	requestFailed  = "RequestFailed" // not a trouble: it is tried again
 )
 
 // Reconcile makes the namespace that request names as it should be. The queue hands a namespace out once at a time.

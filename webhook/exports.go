@@ -31,7 +31,7 @@ func exportTargets(o *object) []string {
 // namespace has it not.
 func exportedTo(namespace string, o *object) *object {
 	targets := exportTargets(o)
-	if namespace == v1beta1.InstallationNamespace || !slices.Contains(targets, namespace) && !slices.Contains(targets, v1beta1.ExportToAll) {
+	if namespace == v1beta1.InstallationNamespace || !exportsTo(targets, namespace) {
 		return nil
 	}
 	there := *o

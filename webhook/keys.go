@@ -99,10 +99,9 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 
 // wantedKeys gives what is wanted in a namespace's keys Secret. Changes of the Secrets that are named are noticed from here on.
 func (k *keeper) wantedKeys(ctx context.Context, namespace string, n *keptNamespace) (*wantedKeys, error) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(v1beta1.GroupVersion.WithKind(v1beta1.KindLLMProvider + "List"))
-	if err := k.cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("its LLMProviders cannot be listed: %w", err)
+	list, err := listKind(ctx, k.cached, statusKinds[0], namespace)
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(list.Items, func(a, b unstructured.Unstructured) int {
 		created := a.GetCreationTimestamp()
@@ -148,9 +147,9 @@ func (k *keeper) wantedKeys(ctx context.Context, namespace string, n *keptNamesp
 	}
 	for _, e := range exported {
 		entry := v1beta1.ExportedEntry(e.name)
-		if len(entry) > maxSecretKeyName {
+		if len(entry) > v1beta1.MaxKeysSecretEntry {
 			w.troubles = append(w.troubles, trouble{entryTooLong, v1beta1.KindLLMProvider, e.name, fmt.Sprintf("LLMProvider %s/%s cannot be used here: a name of %d characters at most can be exported. "+
-				"Ask those who run Remora to shorten it", k.namespace, e.name, maxSecretKeyName-len(v1beta1.ExportedPrefix))})
+				"Ask those who run Remora to shorten it", k.namespace, e.name, v1beta1.MaxKeysSecretEntry-len(v1beta1.ExportedPrefix))})
 			continue
 		}
 		for secret := range e.keys {

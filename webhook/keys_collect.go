@@ -109,9 +109,9 @@ func (c *collection) read(ctx context.Context, secrets []string) error {
 
 func (c *collection) take(secret, key string, value []byte) {
 	entry := v1beta1.KeysSecretEntry(secret, key)
-	if len(entry) > maxSecretKeyName {
+	if len(entry) > v1beta1.MaxKeysSecretEntry {
 		c.troubles = append(c.troubles, trouble{entryTooLong, "Secret", secret, fmt.Sprintf("key %s of Secret %s cannot be given to sidecars: the two names together have %d "+
-			"characters, and %d are the most: shorten one", key, secret, len(entry)-1, maxSecretKeyName-1)})
+			"characters, and %d are the most: shorten one", key, secret, len(entry)-1, v1beta1.MaxKeysSecretEntry-1)})
 		return
 	}
 	c.sizes[entry] = len(value)

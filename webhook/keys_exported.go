@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"remora.dev/remora/apis/v1beta1"
 )
@@ -54,10 +53,9 @@ func writtenTargets(u *unstructured.Unstructured) []string {
 func (k *keeper) exportedTo(ctx context.Context, namespace string) ([]*export, error) {
 	k.exportsLock.Lock()
 	defer k.exportsLock.Unlock()
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(v1beta1.GroupVersion.WithKind(v1beta1.KindLLMProvider + "List"))
-	if err := k.cached.List(ctx, list, client.InNamespace(k.namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("the exported LLMProviders cannot be listed: %w", err)
+	list, err := listKind(ctx, k.cached, statusKinds[0], k.namespace)
+	if err != nil {
+		return nil, err
 	}
 	all := make(map[types.UID]*export, len(list.Items))
 	var found []*export

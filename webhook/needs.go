@@ -23,6 +23,8 @@ type need struct {
 // was named before.
 type keySource struct{ secret, key string }
 
+func (s keySource) isCertificate() bool { return s.key == "" }
+
 // namedKey is where a provider names a key.
 type namedKey struct {
 	keySource

@@ -65,13 +65,21 @@ func readObjects(ctx context.Context, cached client.Reader, namespace string, ol
 	return all, nil
 }
 
-// readKind gives those of one kind.
-func readKind(ctx context.Context, cached client.Reader, gvk schema.GroupVersionKind, namespace string, old map[types.UID]*judged) (map[types.UID]*judged, error) {
+// listKind gives the objects of one kind as the cache has them, without a copy: they are only to be read.
+func listKind(ctx context.Context, cached client.Reader, gvk schema.GroupVersionKind, namespace string) (*unstructured.UnstructuredList, error) {
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	// Without a copy: objects of the cache are only read here.
 	if err := cached.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("the objects of namespace %s cannot be listed: %w", namespace, err)
+		return nil, fmt.Errorf("the %ss of namespace %s cannot be listed: %w", gvk.Kind, namespace, err)
+	}
+	return list, nil
+}
+
+// readKind gives those of one kind.
+func readKind(ctx context.Context, cached client.Reader, gvk schema.GroupVersionKind, namespace string, old map[types.UID]*judged) (map[types.UID]*judged, error) {
+	list, err := listKind(ctx, cached, gvk, namespace)
+	if err != nil {
+		return nil, err
 	}
 	all := map[types.UID]*judged{}
 	for i := range list.Items {

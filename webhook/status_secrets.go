@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -167,30 +166,16 @@ func (k *secretKnowledge) reduce(s *corev1.Secret) routing.Secret {
 // namedKeys gives the Secrets that providers name, and what of each.
 func namedKeys(providers []v1beta1.LLMProvider) map[string]map[string]bool {
 	named := map[string]map[string]bool{}
-	add := func(secret string, keys ...string) {
-		if named[secret] == nil {
-			named[secret] = map[string]bool{}
-		}
-		for _, key := range keys {
-			named[secret][key] = true
-		}
-	}
-	addRef := func(c *v1beta1.OpenAIConfig) {
-		if c.APIKeyRef != nil {
-			add(c.APIKeyRef.Name, cmp.Or(c.APIKeyRef.Key, v1beta1.DefaultAPIKeyName))
-		}
-		for _, ref := range c.APIKeyRefs {
-			add(ref.Name, cmp.Or(ref.Key, v1beta1.DefaultAPIKeyName))
-		}
-	}
 	for i := range providers {
-		s := &providers[i].Spec
-		addRef(&s.Configs.DefaultConfig.OpenAIConfig)
-		for _, c := range s.Configs.RouteSpecificConfigs {
-			addRef(&c.OpenAIConfig)
-		}
-		if s.TLS != nil && s.TLS.ClientCertificateRef != nil {
-			add(s.TLS.ClientCertificateRef.Name, corev1.TLSCertKey, corev1.TLSPrivateKeyKey)
+		for _, k := range keysNamed(&providers[i]) {
+			if named[k.secret] == nil {
+				named[k.secret] = map[string]bool{}
+			}
+			if k.isCertificate() {
+				named[k.secret][corev1.TLSCertKey], named[k.secret][corev1.TLSPrivateKeyKey] = true, true
+			} else {
+				named[k.secret][k.key] = true
+			}
 		}
 	}
 	delete(named, "") // an object that is invalid for that

@@ -53,6 +53,9 @@ func KeysSecretEntry(secret, key string) string { return secret + "_" + key }
 // TrustedCAEntry gives, in KeysSecret, the installation's additional trusted authorities as PEM. No name of a Secret begins with "_".
 const TrustedCAEntry = "_trusted-ca.crt"
 
+// MaxKeysSecretEntry is how long a key in KeysSecret may be, as in every Secret.
+const MaxKeysSecretEntry = 253
+
 // ExportedEntry gives the key in KeysSecret of a provider that is exported to the namespace: its value is an ExportedProvider in JSON.
 // No name of a Secret begins with "_".
 func ExportedEntry(provider string) string { return ExportedPrefix + provider }

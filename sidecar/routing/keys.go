@@ -86,9 +86,6 @@ func judgeUse(f *findings, s *v1beta1.LLMProviderSpec) {
 	}
 }
 
-// maxEntry is how long the key of an entry of a Secret may be.
-const maxEntry = 253
-
 func judgeExport(f *findings, s *v1beta1.LLMProviderSpec) {
 	const field = "spec.exportTo"
 	if n := len(s.ExportTo); n > v1beta1.MaxExportTo {
@@ -103,8 +100,8 @@ func judgeExport(f *findings, s *v1beta1.LLMProviderSpec) {
 	case !exported(s, f.object.Namespace):
 	case f.object.Namespace != v1beta1.InstallationNamespace:
 		f.invalid(InvalidValue, field, "only providers of namespace %s are exported: move the provider and its Secrets there, or remove exportTo", v1beta1.InstallationNamespace)
-	case len(v1beta1.ExportedEntry(f.object.Name)) > maxEntry:
-		f.invalid(InvalidValue, "metadata.name", "has more than the %d characters that an exported provider may have: choose a shorter name", maxEntry-len(v1beta1.ExportedPrefix))
+	case len(v1beta1.ExportedEntry(f.object.Name)) > v1beta1.MaxKeysSecretEntry:
+		f.invalid(InvalidValue, "metadata.name", "has more than the %d characters that an exported provider may have: choose a shorter name", v1beta1.MaxKeysSecretEntry-len(v1beta1.ExportedPrefix))
 	case !f.hasInvalid("spec.host") && !strings.Contains(s.Host, "."): // the owner of a Service of that name would get the key
 		f.invalid(InvalidValue, "spec.host", "%q is a short name, which pods of another namespace look up in their own: write it in full, such as %s.%s.svc", s.Host, s.Host, f.object.Namespace)
 	}
