@@ -74,12 +74,7 @@ func (c *call) done() {
 // details are what the log says of a failure: only what there is.
 func (c *call) details(f *failure) []any {
 	all := []any{"code", f.code, "host", string(c.authority)}
-	if c.target != nil {
-		all = append(all, "provider", c.target.Provider.String())
-	}
-	if c.key.of != nil {
-		all = append(all, "key", c.key.of.id.Name)
-	}
+	all = append(all, origin(c.target, c.key.of)...)
 	if c.made > 0 {
 		all = append(all, "attempts", c.made)
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
 
@@ -188,6 +189,15 @@ func (c *clientConn) left() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.gone
+}
+
+// refuse answers a connection that the server has not got: it is to be closed.
+func (c *clientConn) refuse(f *failure) {
+	var answer fasthttp.Response
+	f.write(&answer)
+	answer.SetConnectionClose()
+	_, _ = answer.WriteTo(c) // nobody may be there to get it
+	c.lingering.Store(true)  // what was looked at, or still comes, has not been read
 }
 
 // Close ends the connection. Closing one with unread bytes resets it, and the app might lose the answer

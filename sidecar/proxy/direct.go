@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -42,11 +40,7 @@ func (p *Proxy) turnAway(client *net.TCPConn) {
 		if !beginsRequest(bufio.NewReader(c)) {
 			return
 		}
-		var answer fasthttp.Response
-		f.write(&answer)
-		answer.SetConnectionClose()
-		_, _ = answer.WriteTo(c) // nobody may be there to get it
-		c.lingering.Store(true)  // the rest has not been read
+		c.refuse(f)
 	}()
 }
 

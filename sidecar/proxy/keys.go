@@ -53,6 +53,7 @@ type namedKey struct {
 type keyValue struct {
 	key      routing.Key
 	endpoint unique.Handle[routing.Endpoint] // of its provider
+	mask     mask
 	rest     *rest
 }
 
@@ -142,7 +143,7 @@ func (c *namedKey) set(key routing.Key, t *routing.Target) {
 	if was != nil && was.key == key && was.endpoint == endpoint {
 		return
 	}
-	v := &keyValue{key, endpoint, &rest{}}
+	v := &keyValue{key, endpoint, newMask(key), &rest{}}
 	if was != nil && was.key == key {
 		v.rest = was.rest
 	} else if was != nil {

@@ -29,10 +29,10 @@ func (c *call) compose(out *outgoing) *failure {
 	if c.target.Keyed() && !c.unlock() {
 		return fail(routing.KeyRevoked, "every key of %s that this call may use was taken away while it waited: ask again", c.target.Provider)
 	}
-	if c.key.value != nil {
-		out.key = c.key.value.key
+	c.mask = mask{}
+	if v := c.key.value; v != nil {
+		out.key, c.mask = v.key, v.mask
 	}
-	c.mask = newMask(out.key)
 	var valid bool
 	if c.head, valid = out.head(c.head[:0], &c.ctx.Request.Header); !valid {
 		return fail(routing.InvalidRequest, "a header name has a space in it: correct the client")

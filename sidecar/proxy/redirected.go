@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
 	"remora.dev/remora/sidecar/routing"
@@ -199,11 +198,7 @@ func (r *redirected) refuse(f *failure) {
 	if err != nil {
 		return
 	}
-	var answer fasthttp.Response
-	f.write(&answer)
-	answer.SetConnectionClose()
-	_, _ = answer.WriteTo(c) // nobody may be there to get it
-	c.lingering.Store(true)  // what was looked at has not been read
+	c.refuse(f)
 	_ = c.Close()
 	r.proxy.log.V(1).Info("malformed request", "code", f.code)
 }
