@@ -263,6 +263,12 @@ type QueryValue string
 // TrafficPolicy says how much a provider is asked to bear by each sidecar, and
 // when a sidecar leaves it alone.
 type TrafficPolicy struct {
+	// How calls are spread over the servers of the Service that host names. Without
+	// it, they go to the Service's own address, and the cluster chooses. A host that
+	// is no Service of the namespace has one address, whatever stands here.
+	// +optional
+	LoadBalancer *LoadBalancer `json:"loadBalancer,omitempty"`
+
 	// Limits of the connections to the provider.
 	// +optional
 	ConnectionPool *ConnectionPool `json:"connectionPool,omitempty"`

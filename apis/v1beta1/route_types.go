@@ -52,7 +52,8 @@ type LLMRouteSpec struct {
 	Host string `json:"host"`
 
 	// Where the route applies: "mesh" stands for the sidecars and is the default.
-	// Other gateways are not supported yet.
+	// Every other word names an Istio Gateway, NAME of the same namespace or
+	// NAMESPACE/NAME, whose servers take the calls to host.
 	// +kubebuilder:validation:MaxItems=32
 	// +optional
 	Gateways []string `json:"gateways,omitempty"`
@@ -150,8 +151,8 @@ type LLMRequestMatch struct {
 	// +optional
 	SourceLabels map[string]string `json:"sourceLabels,omitempty"`
 
-	// Gateways through which the call came; "mesh" stands for the sidecars.
-	// Others are not supported yet.
+	// Gateways through which the call came, as in spec.gateways; "mesh" stands for
+	// the sidecars.
 	// +kubebuilder:validation:MaxItems=32
 	// +optional
 	Gateways []string `json:"gateways,omitempty"`
@@ -215,25 +216,30 @@ type LLMBackendRef struct {
 	// +optional
 	HostRewrite string `json:"hostRewrite,omitempty"`
 
-	// A Service or InferencePool of the cluster. Not supported yet.
+	// A Service or InferencePool of the cluster: calls go to its pods one by one, as
+	// the DestinationRule for it says. No key is sent. An addition of Remora.
 	// +optional
 	BackendRef *BackendObjectReference `json:"backendRef,omitempty"`
 }
 
 // BackendObjectReference names a backend inside the cluster.
 type BackendObjectReference struct {
-	// The API group; empty for a Service.
+	// The API group: empty for a Service, inference.networking.k8s.io for an
+	// InferencePool.
 	// +optional
 	Group string `json:"group,omitempty"`
-	// The kind, such as Service or InferencePool.
+	// Service, which is the default, or InferencePool.
 	// +optional
 	Kind string `json:"kind,omitempty"`
 	// The name.
 	Name string `json:"name"`
-	// The namespace. Default: that of the route.
+	// The namespace. Default: that of the route. Sidecars reach no other; at a gateway
+	// the Service has to be exported to the route's namespace, by the annotation
+	// networking.istio.io/exportTo.
 	// +optional
 	Namespace string `json:"namespace,omitempty"`
-	// The port.
+	// The port of the Service; it may be left out where there is only one. Of an
+	// InferencePool: one of its target ports; left out, all of them.
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65535
 	// +optional

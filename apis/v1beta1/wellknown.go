@@ -130,3 +130,18 @@ const (
 	ConditionAccepted     = "Accepted"     // the object is valid and in use
 	ConditionResolvedRefs = "ResolvedRefs" // everything that it names exists
 )
+
+// What the controller writes for the servers that no EndpointSlice of Kubernetes tells apart: those of a subset of a Service (by the
+// labels of their pods), and those of an InferencePool. Such an EndpointSlice has ServersLabel, and in its annotations what its servers
+// are of. Its ports are named as the Service's are; a pool's by their numbers.
+const (
+	ServersLabel     = "remora.dev/servers"        // ServersOfSubset or ServersOfPool
+	ServersOf        = "remora.dev/servers-of"     // annotation: the name of the Service or InferencePool
+	ServersSubset    = "remora.dev/servers-subset" // annotation: the labels of the subset, NAME=VALUE,… sorted
+	ServersOfSubset  = "subset"
+	ServersOfPool    = "pool"
+	ServersManagedBy = "remora-controller" // in endpointslice.kubernetes.io/managed-by
+)
+
+// GatewayName is the name of the gateway's Deployment, Service, ServiceAccount and namespace in config/gateway.
+const GatewayName = "remora-gateway"

@@ -127,7 +127,7 @@ func (c *call) serve() *failure {
 	if f != nil {
 		return f
 	}
-	c.rule = host.Match(matchable{&c.ctx.Request.Header}, model)
+	c.rule = host.Match(matchable{c}, model)
 	if c.rule == nil {
 		return fail(routing.NoRuleMatches, "no rule of the LLMRoute for %s matches this request: add one without matches, or correct the request", host.Name)
 	}

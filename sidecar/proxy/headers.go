@@ -179,12 +179,12 @@ func strip(h *fasthttp.ResponseHeader) {
 	h.SetProtocol([]byte("HTTP/1.1")) // the app's connection need not be of the provider's version
 }
 
-// matchable lets rules see the app's headers.
-type matchable struct{ h *fasthttp.RequestHeader }
+// matchable lets rules see the app's request.
+type matchable struct{ c *call }
 
 // Header gives the values of a header, joined by ",".
 func (m matchable) Header(name string) ([]byte, bool) {
-	all := m.h.PeekAll(name)
+	all := m.c.ctx.Request.Header.PeekAll(name)
 	switch len(all) {
 	case 0:
 		return nil, false
@@ -192,4 +192,24 @@ func (m matchable) Header(name string) ([]byte, bool) {
 		return all[0], true
 	}
 	return bytes.Join(all, []byte{','}), true
+}
+
+// Method gives the method.
+func (m matchable) Method() []byte { return m.c.ctx.Method() }
+
+// Authority gives what the request is for.
+func (m matchable) Authority() []byte { return m.c.authority }
+
+// Path gives the path as written.
+func (m matchable) Path() []byte { return m.c.path }
+
+// QueryParameter gives the first value of a parameter, unescaped.
+func (m matchable) QueryParameter(name string) ([]byte, bool) {
+	args := fasthttp.AcquireArgs()
+	defer fasthttp.ReleaseArgs(args)
+	args.ParseBytes(m.c.query)
+	if !args.Has(name) {
+		return nil, false
+	}
+	return bytes.Clone(args.Peek(name)), true
 }

@@ -61,7 +61,7 @@ func (c *call) passes(host *routing.Host) bool {
 	if c.operation != nil {
 		return true
 	}
-	rule := host.Match(matchable{&c.ctx.Request.Header}, nil)
+	rule := host.Match(matchable{c}, nil)
 	if rule == nil {
 		return false
 	}

@@ -30,7 +30,10 @@ func manyRoutes(n int) routing.Objects {
 	return in
 }
 
-type oneHeader struct{ value []byte }
+type oneHeader struct {
+	bare
+	value []byte
+}
 
 func (h *oneHeader) Header(name string) ([]byte, bool) { return h.value, name == "X-Tier" }
 
@@ -51,7 +54,7 @@ func BenchmarkMatch(b *testing.B) {
 		b.Run(fmt.Sprintf("%d routes", n), func(b *testing.B) {
 			table, _ := routing.Compile(manyRoutes(n), &routing.Workload{Namespace: "default"})
 			authority := []byte(fmt.Sprintf("Route-%d.default.svc:80", n-1))
-			path, request := []byte("/v1/chat/completions"), &oneHeader{[]byte("silver")}
+			path, request := []byte("/v1/chat/completions"), &oneHeader{value: []byte("silver")}
 			b.ReportAllocs()
 			for draw := uint64(0); b.Loop(); draw++ {
 				if way(table, authority, path, request, draw) == nil {
@@ -64,7 +67,7 @@ func BenchmarkMatch(b *testing.B) {
 
 func TestARequestFindsItsWayWithoutAllocation(t *testing.T) {
 	table, _ := routing.Compile(manyRoutes(100), &routing.Workload{Namespace: "default"})
-	authority, path, request := []byte("ROUTE-99.default.svc:80"), []byte("/v1/chat/completions"), &oneHeader{[]byte("silver")}
+	authority, path, request := []byte("ROUTE-99.default.svc:80"), []byte("/v1/chat/completions"), &oneHeader{value: []byte("silver")}
 	foreign := []byte(strings.Repeat("foreign.", 20) + "example.org")
 	allocations := testing.AllocsPerRun(100, func() {
 		if way(table, authority, path, request, 1) == nil || table.Host(foreign) != nil {

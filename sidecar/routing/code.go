@@ -18,6 +18,14 @@ const (
 	SecretInvalid       Code = "SecretInvalid"       // a Secret is there, but what it holds cannot be used
 	RuleNeverMatches    Code = "RuleNeverMatches"    // earlier rules take everything
 	RouteConfigUnused   Code = "RouteConfigUnused"   // no rule has that name
+	ServiceNotFound     Code = "ServiceNotFound"     // a Service or InferencePool, or the port of one, is not there
+	SubsetNotFound      Code = "SubsetNotFound"      // no DestinationRule has a subset of that name
+	ServiceNotExported  Code = "ServiceNotExported"  // a Service of another namespace that is not exported to this one
+	GatewayNotFound     Code = "GatewayNotFound"     // no Istio Gateway has that name
+	FieldNotHonoured    Code = "FieldNotHonoured"    // a field of Istio's that is understood by Istio only
+	PortConflict        Code = "PortConflict"        // two servers that cannot share one port
+	CertificateNotFound Code = "CertificateNotFound" // the Secret that credentialName names, or the certificate in it, is not there
+	KeyNotAtGateway     Code = "KeyNotAtGateway"     // a gateway has the keys of its own namespace only
 	KeysTooLarge        Code = "KeysTooLarge"        // more keys than the Secret of a namespace's sidecars can hold
 	KeyNotPermitted     Code = "KeyNotPermitted"     // who writes the object may not read the key that it would send
 	InlineKey           Code = "InlineKey"           // a key is written into the object
@@ -43,6 +51,9 @@ const (
 	UnsupportedEncoding  Code = "UnsupportedEncoding"  // the body is compressed
 	RequestTooLarge      Code = "RequestTooLarge"      // the body is over the limit
 	RequestTimeout       Code = "RequestTimeout"       // the request did not arrive in time
+	ServersMissing       Code = "ServersMissing"       // a Service or InferencePool has no server that is ready
+	FaultInjected        Code = "FaultInjected"        // a VirtualService asks for this failure
+	HostNotServed        Code = "HostNotServed"        // nothing at this gateway is bound to the host
 	Overloaded           Code = "Overloaded"           // every connection to the provider is in use
 	ConnectFailure       Code = "ConnectFailure"       // the provider cannot be reached
 	UntrustedCertificate Code = "UntrustedCertificate" // the provider's certificate does not verify

@@ -32,34 +32,41 @@ func (m *stringMatch) matches(v []byte) bool {
 	return true
 }
 
-// Headers gives a request header: its values joined by ",", and whether it is there at all. name is in
-// canonical form.
-type Headers interface {
+// Request is what rules look at.
+type Request interface {
+	// Header gives a header: its values joined by ",", and whether it is there at all. name is in canonical form.
 	Header(name string) (value []byte, present bool)
+	// Method and Authority are as written.
+	Method() []byte
+	Authority() []byte
+	// Path is as written, without the query.
+	Path() []byte
+	// QueryParameter gives the first value of a parameter, unescaped.
+	QueryParameter(name string) (value []byte, present bool)
 }
 
 // Match finds the first rule that matches; nil if there is none.
-func (h *Host) Match(headers Headers, model []byte) *Rule {
-	for _, r := range h.Rules {
-		if len(r.matches) == 0 {
-			return r
+func (h *Host) Match(r Request, model []byte) *Rule {
+	for _, rule := range h.Rules {
+		if len(rule.matches) == 0 {
+			return rule
 		}
-		for i := range r.matches {
-			if r.matches[i].holds(headers, model) {
-				return r
+		for i := range rule.matches {
+			if rule.matches[i].holds(r, model) {
+				return rule
 			}
 		}
 	}
 	return nil
 }
 
-func (m *match) holds(headers Headers, model []byte) bool {
+func (m *match) holds(r Request, model []byte) bool {
 	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
 		return false
 	}
 	for i := range m.headers {
 		h := &m.headers[i]
-		if value, present := headers.Header(h.name); !present || !h.value.matches(value) {
+		if value, present := r.Header(h.name); !present || !h.value.matches(value) {
 			return false
 		}
 	}

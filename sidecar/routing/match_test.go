@@ -9,8 +9,24 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
+// bare is a request of which nothing matters but what a test adds.
+type bare struct{}
+
+func (bare) Header(string) ([]byte, bool)         { return nil, false }
+func (bare) Method() []byte                       { return []byte("POST") }
+func (bare) Authority() []byte                    { return []byte("demo") }
+func (bare) Path() []byte                         { return []byte("/v1/chat/completions") }
+func (bare) QueryParameter(string) ([]byte, bool) { return nil, false }
+
 // headers are written "Name: value; Name: value".
 type headers string
+
+type withHeaders struct {
+	bare
+	headers
+}
+
+func (r withHeaders) Header(name string) ([]byte, bool) { return r.headers.Header(name) }
 
 func (h headers) Header(name string) ([]byte, bool) {
 	for line := range strings.SplitSeq(string(h), "; ") {
@@ -42,18 +58,18 @@ spec:
 
 func TestTheFirstRuleThatMatchesDecides(t *testing.T) {
 	backends := ", backendRefs: [{providerHost: llm.example.com}]}\n"
-	f := func(matches string, request headers, model, want string) {
+	f := func(matches string, sent headers, model, want string) {
 		t.Helper()
 		var rules strings.Builder
 		for i, m := range strings.Split(matches, " | ") {
 			fmt.Fprintf(&rules, "  - {name: rule-%d, matches: %s%s", i+1, m, backends)
 		}
 		got := "none"
-		if r := routeWith(t, rules.String()).Match(request, []byte(model)); r != nil {
+		if r := routeWith(t, rules.String()).Match(withHeaders{headers: sent}, []byte(model)); r != nil {
 			got = r.Name
 		}
 		if got != want {
-			t.Errorf("%s with headers %q and model %q: %s, want %s", matches, request, model, got, want)
+			t.Errorf("%s with headers %q and model %q: %s, want %s", matches, sent, model, got, want)
 		}
 	}
 	f("[]", "", "", "rule-1")

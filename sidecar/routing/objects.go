@@ -13,6 +13,7 @@ import (
 
 	kjson "sigs.k8s.io/json"
 
+	"remora.dev/remora/apis/istio"
 	"remora.dev/remora/apis/v1beta1"
 )
 
@@ -32,6 +33,13 @@ type Objects struct {
 	// TrustedCAs are the authorities, in PEM, that the installation trusts beside the system's. Providers without a
 	// caBundle of their own may be signed by them. They come from the Secret that KeysIn names.
 	TrustedCAs string
+	// What is known of the cluster, by namespace. nil Services means that it is not known here: then references to them are not judged.
+	// Where a kind does not exist in the cluster, there is just nothing of it.
+	Services         []Service
+	InferencePools   []InferencePool
+	VirtualServices  []istio.VirtualService
+	DestinationRules []istio.DestinationRule
+	Gateways         []istio.Gateway
 	// Objects that could not be decoded.
 	Unreadable []Unreadable
 	// Incomplete says that there may be objects that are not in here, so which hosts are owned is not
@@ -121,6 +129,9 @@ func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) 
 		return ref, o.decodeSecret(top, twins, ref)
 	}
 
+	if o.decodeCluster(top, ref, version) {
+		return ref, nil
+	}
 	f := findings{}
 	for _, kind := range []string{v1beta1.KindLLMProvider, v1beta1.KindLLMRoute} {
 		if kind != ref.Kind && (strings.EqualFold(kind, ref.Kind) || ours && oneEdit(kind, ref.Kind)) {

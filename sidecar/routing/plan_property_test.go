@@ -312,7 +312,10 @@ var planPods = []*routing.Workload{
 	{Namespace: "default", Labels: map[string]string{"app": "green"}},
 }
 
-type planCall struct{ one, two string } // "-": the header is not there
+type planCall struct {
+	bare
+	one, two string // "-": the header is not there
+}
 
 func (c planCall) Header(name string) ([]byte, bool) {
 	v := map[string]string{"X-One": c.one, "X-Two": c.two}[name]
@@ -347,7 +350,7 @@ func fates(in routing.Objects, client routing.Secret) map[string]string {
 			for _, one := range []string{"-", "ab", "abc", "c", "b"} {
 				for _, two := range []string{"-", "ab", "abc", "c", "b"} {
 					for _, model := range []string{"", "ab", "abc", "c", "b"} {
-						r := h.Match(planCall{one, two}, []byte(model))
+						r := h.Match(planCall{one: one, two: two}, []byte(model))
 						if known[r] == "" {
 							known[r] = fate(r)
 						}

@@ -10,10 +10,13 @@ import (
 	"unique"
 )
 
-// Workload is the pod that the sidecar serves.
+// Workload is the pod that the sidecar serves, or the gateway.
 type Workload struct {
 	Namespace string
 	Labels    map[string]string
+	// Gateway: it is one. It executes what is bound, in any namespace, to the Istio Gateways that select its labels, and has no host
+	// beside them.
+	Gateway bool
 }
 
 // Table is a compiled configuration. It does not change once it is made.
@@ -25,6 +28,7 @@ type Table struct {
 	generation string
 
 	credentials map[CredentialID]Key
+	listeners   []*Listener
 
 	// Only after Retaining: the table it was called on, the hosts that were retired by their names, and the host
 	// that stands for every other, where it is no longer known which were.
@@ -60,7 +64,10 @@ type Host struct {
 	Rules   []*Rule
 	Refusal *Refusal // set where there is nothing to serve
 	MaxBody int64    // the largest of its rules
-	paths   map[string]*Operation
+	// Plain: it is any HTTP service, as VirtualServices have them. Bodies pass as they are, whatever is in them; where a path is that of
+	// an operation, tokens are counted, if the body and the answer let them.
+	Plain bool
+	paths map[string]*Operation
 }
 
 // Refusal says why something cannot be served.
@@ -79,7 +86,8 @@ type Rule struct {
 	Levels   []Level
 	Timeouts Timeouts
 	Retries  Retries
-	MaxBody  int64 // bytes of a request's body; more is refused
+	MaxBody  int64   // bytes of a request's body; more is refused
+	Action   *Action // nil: nothing but sending it to a backend
 }
 
 // DefaultMaxBody is MaxBody where a rule has no limit of its own.
@@ -96,14 +104,19 @@ type Backend struct {
 	Weight  uint32
 	Target  *Target
 	Refusal *Refusal
+	Headers *HeaderEdits // of this backend alone; nil: none
 }
 
 // Target is a provider as one rule uses it: where a request goes and what is filled in.
 type Target struct {
-	Provider   Ref
+	Provider Ref // the LLMProvider, Service or InferencePool
+	// Endpoint is where a call goes. Where there are Servers, it is how each of them is spoken to, and Host and Port are those of the
+	// Service, which is called where the servers are not known.
 	Endpoint   unique.Handle[Endpoint]
-	Authority  string // the Host header
-	Path       string // of chat completions
+	Servers    ServersID // zero: there is nothing to choose from
+	Balance    Balance   // how one of them is chosen
+	Authority  string    // the Host header; empty: the request's own
+	Path       string    // of chat completions; empty: every path goes out as it is
 	base       string
 	hasBase    bool
 	Model      string        // empty: the app's own
@@ -161,6 +174,11 @@ type TrafficPolicy struct {
 	MaxConnectionAge time.Duration // after which a connection takes no further request; 0: no limit
 	EjectAfter       int           // failures in a row after which it is left alone; 0: never
 	EjectionTime     time.Duration // how long, the first time
+	// What only Istio has words for. 0: no limit, and for the last one: never.
+	MaxRequests              int           // under way at the same time, over all servers
+	MaxRequestsPerConnection int           // after which a connection is closed
+	IdleTimeout              time.Duration // after which an unused connection is closed, where it is less than the sidecar's own limit
+	EjectAfterGatewayErrors  int           // 502, 503 and 504 in a row, and calls without an answer
 }
 
 // The traffic policy where a provider has none of its own.
@@ -178,10 +196,23 @@ var defaultPolicy = TrafficPolicy{
 	MaxConnectionAge: DefaultMaxConnectionAge, EjectAfter: DefaultEjectAfter, EjectionTime: DefaultEjectionTime,
 }
 
+// ServersIDs gives the servers that a request may go to, each once.
+func (t *Table) ServersIDs() map[ServersID]struct{} {
+	all := map[ServersID]struct{}{}
+	for target := range t.Targets() {
+		if target.Servers != (ServersID{}) {
+			all[target.Servers] = struct{}{}
+		}
+	}
+	return all
+}
+
 // PathFor gives the upstream path of an operation; model is what Host.Operation gave. The second
 // result is false where the provider's path does not tell where its other operations are.
 func (t *Target) PathFor(o *Operation, model string) (string, bool) {
 	switch {
+	case t.Path == "":
+		return "", false
 	case o.IsChat():
 		return t.Path, true
 	case !t.hasBase:
