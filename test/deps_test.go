@@ -108,6 +108,11 @@ var arrows = []arrow{
 		linked: []string{module + "/test/..."},
 	},
 	{
+		why:    "the kinds of others are read by types of our own; tests take their definitions as files",
+		from:   []string{module + "/..."},
+		linked: []string{"istio.io/...", "sigs.k8s.io/gateway-api-inference-extension/..."},
+	},
+	{
 		why:    "the proxy knows no Kubernetes; it meets the watch only in the store of snapshots",
 		from:   []string{module + "/sidecar/proxy/..."},
 		linked: []string{module + "/sidecar/watch/...", "k8s.io/client-go/..."},
