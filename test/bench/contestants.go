@@ -1,17 +1,15 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"iter"
-	"net"
-	"os/exec"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // contestant is one reverse proxy to measure.
@@ -54,7 +52,7 @@ func (p place) upstreamAddress() string { return "127.0.0.1:" + strconv.Itoa(p.u
 
 // running is a contestant that has answered its first request.
 type running struct {
-	*process
+	*pinned.Process
 	place
 	caller       caller
 	version      string
@@ -64,8 +62,8 @@ type running struct {
 
 // drop notes that a contestant has answered wrongly.
 func (r *running) drop(ctx context.Context, err error) error {
-	err = r.explain(err)
-	if r.name == remoraName || r.name == yardstick || ctx.Err() != nil {
+	err = r.Explain(err)
+	if r.Name == remoraName || r.Name == yardstick || ctx.Err() != nil {
 		return err
 	}
 	r.wrong = err
@@ -91,26 +89,26 @@ type missing struct {
 
 // begin starts a contestant on the core and waits until it answers rightly.
 func begin(ctx context.Context, c contestant, binary, version string, core int, at place) (*running, error) {
-	port, err := freePort()
+	port, err := pinned.FreePort()
 	if err != nil {
 		return nil, err
 	}
 	at.listenPort = port
-	if at.healthPort, err = freePort(); err != nil {
+	if at.healthPort, err = pinned.FreePort(); err != nil {
 		return nil, err
 	}
 	argv, err := c.command(binary, at)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
-	process, err := launch(c.name, core, argv)
+	process, err := pinned.Launch(c.name, core, argv)
 	if err != nil {
 		return nil, err
 	}
-	r := &running{process: process, place: at, caller: c.caller, version: version, outputTokens: c.outputTokens}
+	r := &running{Process: process, place: at, caller: c.caller, version: version, outputTokens: c.outputTokens}
 	if err := r.awaitAnswer(ctx); err != nil {
-		err = process.explain(err)
-		process.stop()
+		err = process.Explain(err)
+		process.Stop()
 		return nil, err
 	}
 	return r, nil
@@ -128,7 +126,7 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-r.exited:
+		case <-r.Exited:
 			return err
 		case <-ctx.Done():
 			return ctx.Err()
@@ -140,34 +138,6 @@ func (r *running) awaitAnswer(ctx context.Context) error {
 }
 
 func (r *running) load() *load { return openLoad(r.listenAddress(), nil, r.caller) }
-
-// freePort is a TCP port of loopback that nobody listens on.
-func freePort() (int, error) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
-}
-
-// installed finds a program of the system and the first line it prints about its version.
-func installed(name, versionFlag string) (binary, version string, err error) {
-	binary, err = exec.LookPath(name)
-	if err != nil {
-		// Debian keeps daemons where an ordinary user's PATH does not look.
-		binary, err = exec.LookPath(filepath.Join("/usr/sbin", name))
-	}
-	if err != nil {
-		return "", "", fmt.Errorf("not installed (`.ci/prerequisites bench` installs it)")
-	}
-	said, err := exec.Command(binary, versionFlag).CombinedOutput()
-	if err != nil {
-		return "", "", fmt.Errorf("%s %s: %w", binary, versionFlag, err)
-	}
-	line, _, _ := bytes.Cut(said, []byte{'\n'})
-	return binary, string(line), nil
-}
 
 // libraryVersion is the version of a module that this program is built with.
 func libraryVersion(path string) string {

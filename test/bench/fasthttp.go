@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // patience is how long a connection to the provider may take on a busy machine, on which nothing is to fail.
@@ -91,7 +93,7 @@ func codingFasthttp() contestant {
 func ofOurs(name, role, version string, caller caller) contestant {
 	return contestant{
 		name: name,
-		find: func() (string, string, error) { return self, version, nil },
+		find: func() (string, string, error) { return pinned.Self, version, nil },
 		command: func(binary string, at place) ([]string, error) {
 			return []string{binary, role, at.listenAddress(), at.upstreamAddress(), at.authorityFile}, nil
 		},

@@ -16,6 +16,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"remora.dev/remora/test/bench/figures"
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // Connections that belong to others than a provider are turned to the sidecar like all others, and it has to pass them on.
@@ -169,7 +172,7 @@ func exchange(ctx context.Context, world string, size int) error {
 }
 
 // awaitListener waits until a proxy that has just been started lets a connection to the world pass.
-func (p *process) awaitListener(ctx context.Context, world string) error {
+func awaitListener(ctx context.Context, p *pinned.Process, world string) error {
 	limit := time.After(15 * time.Second)
 	attempts := time.NewTicker(20 * time.Millisecond)
 	defer attempts.Stop()
@@ -180,7 +183,7 @@ func (p *process) awaitListener(ctx context.Context, world string) error {
 		}
 		select {
 		case <-attempts.C:
-		case <-p.exited:
+		case <-p.Exited:
 			return err
 		case <-limit:
 			return err
@@ -191,21 +194,21 @@ func (p *process) awaitListener(ctx context.Context, world string) error {
 }
 
 // through measures the processor time that a proxy spends on foreign connections: of each with a short exchange, and of each MiB.
-func (p plan) through(ctx context.Context, r *process, world string) (small, perMiB float64, err error) {
+func (p plan) through(ctx context.Context, r *pinned.Process, world string) (small, perMiB float64, err error) {
 	spent := func(count, size int) (float64, error) {
 		if err := exchange(ctx, world, size); err != nil {
-			return 0, r.explain(err)
+			return 0, r.Explain(err)
 		}
-		before, err := r.used()
+		before, err := r.Used()
 		if err != nil {
 			return 0, err
 		}
 		for range count {
 			if err := exchange(ctx, world, size); err != nil {
-				return 0, r.explain(err)
+				return 0, r.Explain(err)
 			}
 		}
-		after, err := r.used()
+		after, err := r.Used()
 		return microseconds(after - before), err
 	}
 	if small, err = spent(p.foreign, smallForeign); err != nil {
@@ -219,32 +222,32 @@ func (p plan) through(ctx context.Context, r *process, world string) (small, per
 const leastSplice = "splice"
 
 var (
-	foreignCPU = figure{"CPU per foreign connection, 1 KB each way", "µs", 1, true}
-	foreignMiB = figure{"CPU per MiB of a foreign connection, each way", "µs", 1, true}
+	foreignCPU = figures.Compare("CPU per foreign connection, 1 KB each way", "µs", 1)
+	foreignMiB = figures.Compare("CPU per MiB of a foreign connection, each way", "µs", 1)
 )
 
 // measureForeign compares Remora with the least, in turns.
-func (p plan) measureForeign(ctx context.Context, r *running, core int, progress io.Writer) (sheet, error) {
+func (p plan) measureForeign(ctx context.Context, r *running, core int, progress io.Writer) (figures.Sheet, error) {
 	world, err := beginWorld()
 	if err != nil {
 		return nil, err
 	}
 	defer world.Close()
-	port, err := freePort()
+	port, err := pinned.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	least, err := launch(leastSplice, core, []string{self, "splice", fmt.Sprintf("127.0.0.1:%d", port)})
+	least, err := pinned.Launch(leastSplice, core, []string{pinned.Self, "splice", fmt.Sprintf("127.0.0.1:%d", port)})
 	if err != nil {
 		return nil, err
 	}
-	defer least.stop()
+	defer least.Stop()
 	turns := []struct {
 		name, world string
 		port        int
-		process     *process
+		process     *pinned.Process
 	}{
-		{r.name, "192.0.2.2", r.listenPort, r.process},
+		{r.Name, "192.0.2.2", r.listenPort, r.Process},
 		{leastSplice, "192.0.2.3", port, least},
 	}
 	for _, t := range turns {
@@ -252,19 +255,19 @@ func (p plan) measureForeign(ctx context.Context, r *running, core int, progress
 			return nil, err
 		}
 	}
-	if err := least.awaitListener(ctx, turns[1].world); err != nil {
-		return nil, least.explain(err)
+	if err := awaitListener(ctx, least, turns[1].world); err != nil {
+		return nil, least.Explain(err)
 	}
-	s := sheet{}
+	s := figures.Sheet{}
 	for round := range p.rounds {
-		fmt.Fprintf(progress, "round %d of %d: %s, %s:", round+1, p.rounds, foreignCPU.label, foreignMiB.label)
+		fmt.Fprintf(progress, "round %d of %d: %s, %s:", round+1, p.rounds, foreignCPU.Label, foreignMiB.Label)
 		for _, t := range turns {
 			small, perMiB, err := p.through(ctx, t.process, t.world)
 			if err != nil {
 				return nil, err
 			}
-			s.add(t.name, foreignCPU, small)
-			s.add(t.name, foreignMiB, perMiB)
+			s.Add(t.name, foreignCPU, small)
+			s.Add(t.name, foreignMiB, perMiB)
 			fmt.Fprintf(progress, " %s %.1f %.1f", t.name, small, perMiB)
 		}
 		fmt.Fprintln(progress)

@@ -5,10 +5,12 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 func TestAForeignConnectionComesBackThroughTheLeastSplice(t *testing.T) {
-	_, core, err := cores()
+	_, core, err := pinned.Cores()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,29 +19,29 @@ func TestAForeignConnectionComesBackThroughTheLeastSplice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer world.Close()
-	port, err := freePort()
+	port, err := pinned.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch(leastSplice, core, []string{self, "splice", fmt.Sprintf("127.0.0.1:%d", port)})
+	p, err := pinned.Launch(leastSplice, core, []string{pinned.Self, "splice", fmt.Sprintf("127.0.0.1:%d", port)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.stop()
+	defer p.Stop()
 	if err := redirect("192.0.2.9", port); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.awaitListener(t.Context(), "192.0.2.9"); err != nil {
+	if err := awaitListener(t.Context(), p, "192.0.2.9"); err != nil {
 		t.Fatal(err)
 	}
-	before, err := p.used()
+	before, err := p.Used()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := exchange(t.Context(), "192.0.2.9", 1<<20); err != nil {
 		t.Error(err)
 	}
-	if after, err := p.used(); err != nil || after == before {
+	if after, err := p.Used(); err != nil || after == before {
 		t.Errorf("it came another way: the process did nothing (%v)", err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // http-no-delay, because by default haproxy may hold a chunk back to join it with the next.
@@ -29,7 +31,7 @@ backend provider
 func haproxy() contestant {
 	return contestant{
 		name: "haproxy",
-		find: func() (string, string, error) { return installed("haproxy", "-v") },
+		find: func() (string, string, error) { return pinned.Installed("haproxy", "-v") },
 		command: func(binary string, at place) ([]string, error) {
 			file := filepath.Join(at.folder, "haproxy.cfg")
 			text := fmt.Sprintf(haproxyConfig, at.listenAddress(), at.upstreamAddress(), providerHost, at.authorityFile)

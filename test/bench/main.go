@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"remora.dev/remora/test/bench/figures"
+	"remora.dev/remora/test/bench/pinned"
 	"remora.dev/remora/test/netns"
 )
 
@@ -54,7 +56,7 @@ func exit(err error) {
 func play(role string, args []string) (isRole bool, err error) {
 	switch role {
 	case "pinned":
-		return true, becomePinned(args)
+		return true, pinned.Become(args)
 	case "upstream":
 		return true, serveUpstream(args, os.Stdout)
 	case "bare":
@@ -70,11 +72,11 @@ func play(role string, args []string) (isRole bool, err error) {
 }
 
 type options struct {
-	plan     plan
-	only     []string
-	sidecar  string
-	quick    bool
-	markdown bool
+	plan    plan
+	only    []string
+	sidecar string
+	quick   bool
+	form    figures.Form
 }
 
 func parse(args []string, out io.Writer) (options, error) {
@@ -88,9 +90,12 @@ func parse(args []string, out io.Writer) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
-	o := options{plan: fullPlan, sidecar: *sidecar, quick: *quick, markdown: *markdown}
+	o := options{plan: fullPlan, sidecar: *sidecar, quick: *quick}
 	if *quick {
 		o.plan = quickPlan
+	}
+	if *markdown {
+		o.form = figures.Markdown
 	}
 	if *rounds > 0 {
 		o.plan.rounds = *rounds
@@ -111,11 +116,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	loadCore, proxyCore, err := cores()
+	loadCore, proxyCore, err := pinned.Cores()
 	if err != nil {
 		return err
 	}
-	if err := bindSelf(loadCore); err != nil {
+	if err := pinned.BindSelf(loadCore); err != nil {
 		return err
 	}
 	folder, err := os.MkdirTemp("", "remora-bench-")
@@ -131,11 +136,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer upstream.stop()
+	defer upstream.Stop()
 	all, absent, err := beginAll(ctx, o, proxyCore, place{folder: folder, authorityFile: files.authority, upstreamPort: port})
 	defer func() {
 		for _, r := range all {
-			r.stop()
+			r.Stop()
 		}
 	}()
 	if err != nil {
@@ -144,7 +149,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	// An interrupted run ends at once: without its proxies nobody waits for an answer any more.
 	defer context.AfterFunc(ctx, func() {
 		for _, r := range all {
-			_ = r.cmd.Process.Kill()
+			r.Kill()
 		}
 	})()
 
@@ -158,14 +163,14 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	var changes []time.Duration
-	var foreign sheet
+	var foreign figures.Sheet
 	for _, r := range all {
-		if r.name != remoraName {
+		if r.Name != remoraName {
 			continue
 		}
 		fmt.Fprintf(progress, "%d changes of the configuration\n", o.plan.changes)
 		if changes, err = reloads(ctx, r, o.plan.changes); err != nil {
-			return r.explain(err)
+			return r.Explain(err)
 		}
 		if foreign, err = o.plan.measureForeign(ctx, r, proxyCore, progress); err != nil {
 			return err
@@ -176,7 +181,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return nil
 	}
 	fmt.Fprintln(out)
-	foreign.tabulate([]figure{foreignCPU, foreignMiB}, leastSplice, remoraName, leastSplice).write(out, o.markdown)
+	foreign.Tabulate([]figures.Figure{foreignCPU, foreignMiB}, leastSplice, remoraName, leastSplice).Write(out, o.form)
 	fmt.Fprintf(out, "\nremora, from a changed file to its first effect: p50 %.1f ms, p99 %.1f ms, over %d changes\n",
 		milliseconds(quantile(changes, 0.5)), milliseconds(quantile(changes, 0.99)), len(changes))
 	fmt.Fprintln(progress, "Go benchmarks of the packages")
@@ -187,20 +192,20 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	return err
 }
 
-func beginUpstream(core int, files certificates) (*process, int, error) {
-	p, err := launch("upstream", core, []string{self, "upstream", files.certificate, files.key})
+func beginUpstream(core int, files certificates) (*pinned.Process, int, error) {
+	p, err := pinned.Launch("upstream", core, []string{pinned.Self, "upstream", files.certificate, files.key})
 	if err != nil {
 		return nil, 0, err
 	}
-	line, err := p.out.ReadString('\n')
+	line, err := p.Out.ReadString('\n')
 	if err == nil {
 		var port int
 		if port, err = strconv.Atoi(strings.TrimSpace(line)); err == nil {
 			return p, port, nil
 		}
 	}
-	err = p.explain(err)
-	p.stop()
+	err = p.Explain(err)
+	p.Stop()
 	return nil, 0, err
 }
 
@@ -228,15 +233,15 @@ func beginAll(ctx context.Context, o options, core int, at place) (all []*runnin
 	return all, absent, nil
 }
 
-func (o options) report(out io.Writer, all []*running, absent []missing, s sheet, oneCore bool) {
+func (o options) report(out io.Writer, all []*running, absent []missing, s figures.Sheet, oneCore bool) {
 	var columns []string
-	fmt.Fprintln(out, machine())
+	fmt.Fprintln(out, figures.Machine())
 	if oneCore {
 		fmt.Fprintln(out, "only one core: proxies, load and upstream share it")
 	}
 	for _, r := range all {
-		columns = append(columns, r.name)
-		fmt.Fprintf(out, "%-13s  %s\n", r.name, r.version)
+		columns = append(columns, r.Name)
+		fmt.Fprintf(out, "%-13s  %s\n", r.Name, r.version)
 		if r.wrong != nil {
 			fmt.Fprintf(out, "%-13s  WRONG, and not measured after that: %v\n", "", r.wrong)
 		}
@@ -247,5 +252,5 @@ func (o options) report(out io.Writer, all []*running, absent []missing, s sheet
 	fmt.Fprintf(out, "Medians of %d rounds; in brackets the median multiple of bare fasthttp in the same lap. "+
 		"%d connections ask in a closed loop; %d streams carry 20 chunks a second each.\n\n",
 		o.plan.rounds, o.plan.connections, o.plan.streams)
-	s.tabulate(figures, yardstick, append(columns, direct)...).write(out, o.markdown)
+	s.Tabulate(rows, yardstick, append(columns, direct)...).Write(out, o.form)
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/test/bench/figures"
+	"remora.dev/remora/test/bench/pinned"
 	"remora.dev/remora/test/netns"
 )
 
@@ -36,10 +38,10 @@ func TestAQuickRunPrintsEveryFigureOfTheYardstick(t *testing.T) {
 	if err := run(t.Context(), args, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range figures {
-		line := lineOf(out.String(), f.label)
-		if line == "" || !strings.ContainsAny(line[len(f.label):], "123456789") {
-			t.Errorf("no figure for %q in:\n%s", f.label, out.String())
+	for _, f := range rows {
+		line := lineOf(out.String(), f.Label)
+		if line == "" || !strings.ContainsAny(line[len(f.Label):], "123456789") {
+			t.Errorf("no figure for %q in:\n%s", f.Label, out.String())
 		}
 	}
 	if line := lineOf(out.String(), "remora"); !strings.Contains(line, "MISSING") || !strings.Contains(line, "make build") {
@@ -146,19 +148,19 @@ func TestAStreamIsJudgedChunkByChunk(t *testing.T) {
 }
 
 func TestAProcessIsChargedForWhatItUses(t *testing.T) {
-	_, core, err := cores()
+	_, core, err := pinned.Cores()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch("worker", core, []string{"/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; exec sleep 600"})
+	p, err := pinned.Launch("worker", core, []string{"/bin/sh", "-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; echo done; exec sleep 600"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.stop()
-	if said, err := p.out.ReadString('\n'); err != nil || said != "done\n" {
+	defer p.Stop()
+	if said, err := p.Out.ReadString('\n'); err != nil || said != "done\n" {
 		t.Fatalf("the worker said %q (%v)", said, err)
 	}
-	used, err := p.used()
+	used, err := p.Used()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,14 +174,14 @@ func TestAProcessIsChargedForWhatItUses(t *testing.T) {
 }
 
 func TestTheTableComparesWithTheYardstick(t *testing.T) {
-	s := sheet{}
+	s := figures.Sheet{}
 	for i, value := range []float64{30, 10, 20} {
-		s.add("fasthttp", smallCPU, value)
-		s.add("remora", smallCPU, []float64{5, 4, 1}[i]*value)
+		s.Add("fasthttp", smallCPU, value)
+		s.Add("remora", smallCPU, []float64{5, 4, 1}[i]*value)
 	}
-	s.add("remora", idleMemory, 7)
+	s.Add("remora", idleMemory, 7)
 	var out bytes.Buffer
-	s.tabulate(figures, yardstick, "remora", "fasthttp", direct).writeMarkdown(&out)
+	s.Tabulate(rows, yardstick, "remora", "fasthttp", direct).Write(&out, figures.Markdown)
 	for _, want := range []string{
 		"|  | remora | fasthttp | no proxy |\n|---|---:|---:|---:|\n",
 		"| CPU per request, 1 KB prompt, µs | 40.0 (4.00×) | 20.0 | – |\n",
@@ -212,7 +214,7 @@ func TestTokensThatAreCountedWronglyEndTheRun(t *testing.T) {
 	f := func(more int, want string) {
 		t.Helper()
 		counts := []int{100, 100, 100 + more} // before, and then while it is waited for
-		r := &running{process: &process{name: "counter"}, outputTokens: func(place) (int, error) {
+		r := &running{Process: &pinned.Process{Name: "counter"}, outputTokens: func(place) (int, error) {
 			now := counts[0]
 			if len(counts) > 1 {
 				counts = counts[1:]
@@ -232,15 +234,15 @@ func TestTokensThatAreCountedWronglyEndTheRun(t *testing.T) {
 }
 
 func TestOnlyRemoraAndTheYardstickEndTheRunByAWrongAnswer(t *testing.T) {
-	all := []*running{{process: &process{name: remoraName}}, {process: &process{name: yardstick}}, {process: &process{name: "httputil"}}}
+	all := []*running{{Process: &pinned.Process{Name: remoraName}}, {Process: &pinned.Process{Name: yardstick}}, {Process: &pinned.Process{Name: "httputil"}}}
 	for i, ends := range []bool{true, true, false} {
 		if err := all[i].drop(t.Context(), io.ErrUnexpectedEOF); (err != nil) != ends {
-			t.Errorf("a wrong answer of %s: %v", all[i].name, err)
+			t.Errorf("a wrong answer of %s: %v", all[i].Name, err)
 		}
 	}
 	var left []string
 	for r := range right(all) {
-		left = append(left, r.name)
+		left = append(left, r.Name)
 	}
 	if got := strings.Join(left, " "); got != "remora fasthttp" {
 		t.Errorf("measured further are %s", got)

@@ -7,6 +7,9 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"remora.dev/remora/test/bench/figures"
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // plan says how much is measured.
@@ -43,72 +46,58 @@ var (
 // openLoopRate is how many streams are asked for in a second of the open loop.
 const openLoopRate = 1_000
 
-// figure is one line of the report. Its values are in its unit, one per round or lap.
-type figure struct {
-	label, unit string
-	digits      int
-	compared    bool // with the yardstick
-}
-
 var (
-	smallCPU     = figure{"CPU per request, 1 KB prompt", "µs", 1, true}
-	englishCPU   = figure{"CPU per request, 64 KiB, one English text", "µs", 1, true}
-	messagesCPU  = figure{"CPU per request, 64 KiB, many short messages", "µs", 1, true}
-	chineseCPU   = figure{"CPU per request, 64 KiB, one Chinese text", "µs", 1, true}
-	chunkCPU     = figure{"CPU per chunk of a stream", "µs", 1, true}
-	firstMedian  = figure{"added until the first chunk, 1,000 new streams a second, p50", "µs", 0, false}
-	firstSlow    = figure{"the same, p99", "µs", 0, false}
-	chunkMedian  = figure{"delay of a chunk, p50", "ms", 2, false}
-	chunkSlow    = figure{"delay of a chunk, p99", "ms", 2, false}
-	idleMemory   = figure{"resident memory, idle", "MiB", 1, false}
-	idlePrivate  = figure{"of it private, not shared through the page cache", "MiB", 1, false}
-	loadedMemory = figure{"resident memory, 1,000 streams", "MiB", 1, false}
+	smallCPU     = figures.Compare("CPU per request, 1 KB prompt", "µs", 1)
+	englishCPU   = figures.Compare("CPU per request, 64 KiB, one English text", "µs", 1)
+	messagesCPU  = figures.Compare("CPU per request, 64 KiB, many short messages", "µs", 1)
+	chineseCPU   = figures.Compare("CPU per request, 64 KiB, one Chinese text", "µs", 1)
+	chunkCPU     = figures.Compare("CPU per chunk of a stream", "µs", 1)
+	firstMedian  = figures.Alone("added until the first chunk, 1,000 new streams a second, p50", "µs", 0)
+	firstSlow    = figures.Alone("the same, p99", "µs", 0)
+	chunkMedian  = figures.Alone("delay of a chunk, p50", "ms", 2)
+	chunkSlow    = figures.Alone("delay of a chunk, p99", "ms", 2)
+	idleMemory   = figures.Alone("resident memory, idle", "MiB", 1)
+	idlePrivate  = figures.Alone("of it private, not shared through the page cache", "MiB", 1)
+	loadedMemory = figures.Alone("resident memory, 1,000 streams", "MiB", 1)
 )
 
-var figures = []figure{
+var rows = []figures.Figure{
 	smallCPU, englishCPU, messagesCPU, chineseCPU, chunkCPU,
 	firstMedian, firstSlow, chunkMedian, chunkSlow, idleMemory, idlePrivate, loadedMemory,
 }
 
+// yardstick is the contestant that the others are compared with.
+const yardstick = "fasthttp"
+
 // direct is the column of the calls that went to the upstream with no proxy between.
 const direct = "no proxy"
 
-// sheet holds every value measured, by contestant and figure.
-type sheet map[string]map[figure][]float64
-
-func (s sheet) add(contestant string, f figure, value float64) {
-	if s[contestant] == nil {
-		s[contestant] = map[figure][]float64{}
-	}
-	s[contestant][f] = append(s[contestant][f], value)
-}
-
 const mebibyte = 1 << 20
 
-func (s sheet) addIdle(r *running) error {
-	m, err := r.resident()
-	s.add(r.name, idleMemory, m.all/mebibyte)
-	s.add(r.name, idlePrivate, m.private/mebibyte)
+func addIdle(s figures.Sheet, r *running) error {
+	m, err := r.Resident()
+	s.Add(r.Name, idleMemory, m.All/mebibyte)
+	s.Add(r.Name, idlePrivate, m.Private/mebibyte)
 	return err
 }
 
 // measure runs every case against every contestant, in turns, so that what disturbs the machine
 // disturbs them alike. Only a wrong answer is an error, and only of Remora or the yardstick: another contestant is measured
 // no more then.
-func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load, progress io.Writer) (sheet, error) {
-	s := sheet{}
+func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load, progress io.Writer) (figures.Sheet, error) {
+	s := figures.Sheet{}
 	select {
 	case <-time.After(p.settle):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	for _, r := range all {
-		if err := s.addIdle(r); err != nil {
-			return nil, r.explain(err)
+		if err := addIdle(s, r); err != nil {
+			return nil, r.Explain(err)
 		}
 	}
 	cases := []struct {
-		figure figure
+		figure figures.Figure
 		prompt string
 		count  int
 	}{
@@ -119,7 +108,7 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 	}
 	for round := range p.rounds {
 		for _, c := range cases {
-			fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, c.figure.label)
+			fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, c.figure.Label)
 			for range p.laps {
 				for r := range right(all) {
 					each, err := p.requestsThrough(ctx, r, prompts()[c.prompt], c.count)
@@ -129,13 +118,13 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 						}
 						continue
 					}
-					s.add(r.name, c.figure, each)
-					fmt.Fprintf(progress, " %s %.1f", r.name, each)
+					s.Add(r.Name, c.figure, each)
+					fmt.Fprintf(progress, " %s %.1f", r.Name, each)
 				}
 			}
 			fmt.Fprintln(progress)
 		}
-		fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, chunkCPU.label)
+		fmt.Fprintf(progress, "round %d of %d: %s:", round+1, p.rounds, chunkCPU.Label)
 		for range p.laps {
 			for r := range right(all) {
 				d, each, err := p.streamsThrough(ctx, r)
@@ -145,19 +134,19 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 					}
 					continue
 				}
-				s.add(r.name, chunkCPU, each)
-				fmt.Fprintf(progress, " %s %.1f", r.name, each)
-				s.add(r.name, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
-				s.add(r.name, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
+				s.Add(r.Name, chunkCPU, each)
+				fmt.Fprintf(progress, " %s %.1f", r.Name, each)
+				s.Add(r.Name, chunkMedian, milliseconds(quantile(d.chunk, 0.5)))
+				s.Add(r.Name, chunkSlow, milliseconds(quantile(d.chunk, 0.99)))
 			}
 		}
-		fmt.Fprintf(progress, "\nround %d of %d: %s:", round+1, p.rounds, firstMedian.label)
+		fmt.Fprintf(progress, "\nround %d of %d: %s:", round+1, p.rounds, firstMedian.Label)
 		base, err := p.firstChunks(ctx, noProxy())
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", direct, err)
 		}
-		s.add(direct, firstMedian, microseconds(quantile(base, 0.5)))
-		s.add(direct, firstSlow, microseconds(quantile(base, 0.99)))
+		s.Add(direct, firstMedian, microseconds(quantile(base, 0.5)))
+		s.Add(direct, firstSlow, microseconds(quantile(base, 0.99)))
 		for r := range right(all) {
 			waited, err := p.firstChunks(ctx, r.load())
 			if err != nil {
@@ -167,14 +156,14 @@ func (p plan) measure(ctx context.Context, all []*running, noProxy func() *load,
 				continue
 			}
 			added := quantile(waited, 0.5) - quantile(base, 0.5)
-			s.add(r.name, firstMedian, microseconds(added))
-			s.add(r.name, firstSlow, microseconds(quantile(waited, 0.99)-quantile(base, 0.99)))
-			fmt.Fprintf(progress, " %s %v", r.name, added)
+			s.Add(r.Name, firstMedian, microseconds(added))
+			s.Add(r.Name, firstSlow, microseconds(quantile(waited, 0.99)-quantile(base, 0.99)))
+			fmt.Fprintf(progress, " %s %v", r.Name, added)
 		}
 		fmt.Fprintln(progress)
 	}
 	for r := range right(all) {
-		fmt.Fprintf(progress, "%d streams through %s\n", p.manyStreams, r.name)
+		fmt.Fprintf(progress, "%d streams through %s\n", p.manyStreams, r.Name)
 		if err := p.manyThrough(ctx, r, s); err != nil {
 			if err := r.drop(ctx, err); err != nil {
 				return nil, err
@@ -192,14 +181,14 @@ func (p plan) requestsThrough(ctx context.Context, r *running, prompt prompt, co
 	if err := l.requests(ctx, prompt, p.connections, max(count/10, p.connections)); err != nil {
 		return 0, err
 	}
-	before, err := r.used()
+	before, err := r.Used()
 	if err != nil {
 		return 0, err
 	}
 	if err := l.requests(ctx, prompt, p.connections, count); err != nil {
 		return 0, err
 	}
-	after, err := r.used()
+	after, err := r.Used()
 	return microseconds(after-before) / float64(count), err
 }
 
@@ -215,7 +204,7 @@ func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, 
 	if _, err := l.streams(ctx, streaming{count: p.streams, chunks: first, pace: briskPace}); err != nil {
 		return delays{}, 0, err
 	}
-	before, err := r.used()
+	before, err := r.Used()
 	if err != nil {
 		return delays{}, 0, err
 	}
@@ -223,7 +212,7 @@ func (p plan) streamsThrough(ctx context.Context, r *running) (delays, float64, 
 	if err != nil {
 		return d, 0, err
 	}
-	after, err := r.used()
+	after, err := r.Used()
 	if err != nil {
 		return d, 0, err
 	}
@@ -250,7 +239,7 @@ func (r *running) counting(tokens int) (wait func(context.Context) error, err er
 			case err != nil || now == before+tokens:
 				return err
 			case now > before+tokens, time.Now().After(limit):
-				return fmt.Errorf("%s has counted %d output tokens of %d", r.name, now-before, tokens)
+				return fmt.Errorf("%s has counted %d output tokens of %d", r.Name, now-before, tokens)
 			}
 			select {
 			case <-attempts.C:
@@ -271,17 +260,17 @@ func (p plan) firstChunks(ctx context.Context, l *load) ([]time.Duration, error)
 }
 
 // manyThrough looks at the memory of a proxy while all of many streams have begun and none has ended.
-func (p plan) manyThrough(ctx context.Context, r *running, s sheet) error {
+func (p plan) manyThrough(ctx context.Context, r *running, s figures.Sheet) error {
 	l := r.load()
 	defer l.close()
-	var m memory
+	var m pinned.Memory
 	var looked error
 	_, err := l.streams(ctx, streaming{
 		count: p.manyStreams, chunks: 4, spread: 2 * p.spread, pace: 20 * briskPace,
-		begun: func() { m, looked = r.resident() },
+		begun: func() { m, looked = r.Resident() },
 	})
 	if err = errors.Join(err, looked); err == nil {
-		s.add(r.name, loadedMemory, m.all/mebibyte)
+		s.Add(r.Name, loadedMemory, m.All/mebibyte)
 	}
 	return err
 }

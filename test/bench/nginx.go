@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 // One process without a master, so that all of its time and memory is counted once.
@@ -65,7 +67,7 @@ func nginxCommand(preamble, location string) func(string, place) ([]string, erro
 func nginx() contestant {
 	return contestant{
 		name:    "nginx",
-		find:    func() (string, string, error) { return installed("nginx", "-v") },
+		find:    func() (string, string, error) { return pinned.Installed("nginx", "-v") },
 		command: nginxCommand("", ""),
 		caller:  configuredCaller,
 	}
@@ -90,7 +92,7 @@ func nginxLua() contestant {
 	return contestant{
 		name: "nginx+lua",
 		find: func() (string, string, error) {
-			binary, version, err := installed("nginx", "-v")
+			binary, version, err := pinned.Installed("nginx", "-v")
 			if err != nil {
 				return "", "", err
 			}

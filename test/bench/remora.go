@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"remora.dev/remora/test/bench/pinned"
 )
 
 const remoraConfig = `apiVersion: istio.alibabacloud.com/v1beta1
@@ -56,7 +58,7 @@ func remora(path string) contestant {
 			if err := os.Rename(draft, at.remoraFile()); err != nil {
 				return nil, err
 			}
-			admin, err := freePort()
+			admin, err := pinned.FreePort()
 			if err != nil {
 				return nil, err
 			}

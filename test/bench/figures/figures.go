@@ -1,4 +1,4 @@
-// Package figures is what the benchmarks on a real API server have in common: times, and what a process uses of the machine.
+// Package figures is what the benchmarks have in common: times, tables, and what a process uses of the machine.
 package figures
 
 import (

@@ -1,4 +1,5 @@
-package main
+// Package pinned runs what is measured: programs that stay on one core each, and what they use of it.
+package pinned
 
 import (
 	"bufio"
@@ -17,23 +18,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a child that dies with this one and runs on one core only.
-type process struct {
-	name   string
+// Process is a child that dies with this one and runs on one core only.
+type Process struct {
+	Name   string
 	cmd    *exec.Cmd
-	out    *bufio.Reader
+	Out    *bufio.Reader // what it writes to its standard output
 	said   lastWords
-	exited chan struct{}
+	Exited chan struct{} // closed when it has ended
 }
 
-// self is this program, whatever has become of its file.
-const self = "/proc/self/exe"
+// Self is this program, whatever has become of its file.
+const Self = "/proc/self/exe"
 
-// launch starts argv on a core. The child is this program in the role `pinned`, which binds
+// Launch starts argv on a core. The calling program takes `pinned` as its first argument for Become; the child is this program in the role `pinned`, which binds
 // itself and then becomes argv: so no thread of it ever runs elsewhere.
-func launch(name string, core int, argv []string) (*process, error) {
-	p := &process{name: name, exited: make(chan struct{})}
-	p.cmd = exec.Command(self, append([]string{"pinned", strconv.Itoa(core)}, argv...)...)
+func Launch(name string, core int, argv []string) (*Process, error) {
+	p := &Process{Name: name, Exited: make(chan struct{})}
+	p.cmd = exec.Command(Self, append([]string{"pinned", strconv.Itoa(core)}, argv...)...)
 	p.cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	p.cmd.Stderr = &p.said
 	// The signal comes when the starting thread ends. Threads of this program end only with it:
@@ -49,19 +50,19 @@ func launch(name string, core int, argv []string) (*process, error) {
 		out.Close()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	p.out = bufio.NewReader(out)
+	p.Out = bufio.NewReader(out)
 	go func() {
 		_ = p.cmd.Wait() // how it ended is in what it said
 		out.Close()
-		close(p.exited)
+		close(p.Exited)
 	}()
 	return p, nil
 }
 
-// becomePinned is the role `pinned`.
+// Become is the role `pinned`.
 //
 //	args: CORE COMMAND ARGUMENT…
-func becomePinned(args []string) error {
+func Become(args []string) error {
 	if len(args) < 2 {
 		return errors.New("pinned: wants a core and a command")
 	}
@@ -82,8 +83,8 @@ func bindThread(thread, core int) error {
 	return os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(thread, &set))
 }
 
-// bindSelf binds every thread of this process; later ones inherit it.
-func bindSelf(core int) error {
+// BindSelf binds every thread of this process; later ones inherit it.
+func BindSelf(core int) error {
 	threads, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		return err
@@ -100,8 +101,8 @@ func bindSelf(core int) error {
 	return nil
 }
 
-// cores picks one for the load and the upstream, and another, if there is one, for the proxies.
-func cores() (load, proxy int, err error) {
+// Cores picks one for the load and the upstream, and another, if there is one, for the proxies.
+func Cores() (load, proxy int, err error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
 		return 0, 0, err
@@ -115,26 +116,26 @@ func cores() (load, proxy int, err error) {
 	return allowed[0], allowed[len(allowed)-1], nil
 }
 
-// used is the processor time of all threads so far, ended ones too, with the kernel's own precision
+// Used is the processor time of all threads so far, ended ones too, with the kernel's own precision
 // of nanoseconds: /proc/PID/stat counts in steps of 10 ms.
-func (p *process) used() (time.Duration, error) {
+func (p *Process) Used() (time.Duration, error) {
 	const ofProcess = 2 // CPUCLOCK_SCHED; see clock_getcpuclockid(3)
 	var t unix.Timespec
 	clock := int32(^p.cmd.Process.Pid)<<3 | ofProcess
 	if err := unix.ClockGettime(clock, &t); err != nil {
-		return 0, fmt.Errorf("processor time of %s: %w", p.name, err)
+		return 0, fmt.Errorf("processor time of %s: %w", p.Name, err)
 	}
 	return time.Duration(t.Nano()), nil
 }
 
-// memory is what a process has resident, in bytes.
-type memory struct {
-	all     float64
-	private float64 // without the pages of its program, which all processes share that run the same file
+// Memory is what a process has resident, in bytes.
+type Memory struct {
+	All     float64
+	Private float64 // without the pages of its program, which all processes share that run the same file
 }
 
-func (p *process) resident() (memory, error) {
-	var m memory
+func (p *Process) Resident() (Memory, error) {
+	var m Memory
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		return m, err
@@ -145,9 +146,9 @@ func (p *process) resident() (memory, error) {
 		var into *float64
 		switch name {
 		case "VmRSS":
-			into = &m.all
+			into = &m.All
 		case "RssAnon":
-			into = &m.private
+			into = &m.Private
 		default:
 			continue
 		}
@@ -158,36 +159,36 @@ func (p *process) resident() (memory, error) {
 		found++
 	}
 	if found != 2 {
-		return m, fmt.Errorf("the resident memory of %s is unknown", p.name)
+		return m, fmt.Errorf("the resident memory of %s is unknown", p.Name)
 	}
 	return m, nil
 }
 
-// stop ends the process and waits for its end.
-func (p *process) stop() {
+// Stop ends the process and waits for its end.
+func (p *Process) Stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-p.exited:
+	case <-p.Exited:
 	case <-time.After(2 * time.Second):
 		_ = p.cmd.Process.Kill()
-		<-p.exited
+		<-p.Exited
 	}
 }
 
-// explain adds to an error what the process complained of.
-func (p *process) explain(err error) error {
+// Explain adds to an error what the process complained of.
+func (p *Process) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	select {
-	case <-p.exited:
-		err = fmt.Errorf("%w (%s has ended: %s)", err, p.name, p.cmd.ProcessState)
+	case <-p.Exited:
+		err = fmt.Errorf("%w (%s has ended: %s)", err, p.Name, p.cmd.ProcessState)
 	default:
 	}
 	if said := p.said.String(); said != "" {
-		return fmt.Errorf("%s: %w; it said: %s", p.name, err, said)
+		return fmt.Errorf("%s: %w; it said: %s", p.Name, err, said)
 	}
-	return fmt.Errorf("%s: %w", p.name, err)
+	return fmt.Errorf("%s: %w", p.Name, err)
 }
 
 // lastWords keeps the end of what a process writes.
@@ -214,3 +215,6 @@ func (w *lastWords) String() string {
 	defer w.mu.Unlock()
 	return string(bytes.TrimSpace(w.text))
 }
+
+// Kill ends the process at once.
+func (p *Process) Kill() { _ = p.cmd.Process.Kill() }
