@@ -7,6 +7,7 @@ type DestinationRule struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 	Spec              DestinationRuleSpec `json:"spec,omitempty"`
+	Remarks           Remarks             `json:"-"`
 }
 
 // DestinationRuleSpec is what is honoured of it.

@@ -7,6 +7,7 @@ type Gateway struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 	Spec              GatewaySpec `json:"spec,omitempty"`
+	Remarks           Remarks     `json:"-"`
 }
 
 // GatewaySpec is what is honoured of it.

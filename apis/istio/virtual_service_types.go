@@ -7,6 +7,7 @@ type VirtualService struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 	Spec              VirtualServiceSpec `json:"spec,omitempty"`
+	Remarks           Remarks            `json:"-"`
 }
 
 // VirtualServiceSpec is what is honoured of it.

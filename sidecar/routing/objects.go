@@ -122,14 +122,14 @@ func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) 
 	if ref.Kind == "" {
 		return ref, fmt.Errorf("%w: it has no kind: write LLMProvider, LLMRoute or Secret", ErrNotAnObject)
 	}
-	if strings.HasSuffix(ref.Kind, "List") && (ours || version == "v1") {
+	if strings.HasSuffix(ref.Kind, "List") && (ours || version == "v1" || strings.HasPrefix(version, istio.Group+"/")) {
 		return ref, o.decodeList(top["items"], twins, namespace)
 	}
 	if ref.Kind == "Secret" && version == "v1" {
 		return ref, o.decodeSecret(top, twins, ref)
 	}
 
-	if o.decodeCluster(top, ref, version) {
+	if o.decodeCluster(top, twins, ref, version) {
 		return ref, nil
 	}
 	f := findings{}

@@ -276,7 +276,7 @@ func typeWord(t reflect.Type, v any) string {
 			return "true or false: remove the quotes"
 		}
 		return "true or false"
-	case reflect.Int32, reflect.Int64:
+	case reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64:
 		if _, err := strconv.ParseInt(text, 10, 64); err == nil {
 			return "a whole number: remove the quotes"
 		}
