@@ -40,7 +40,7 @@ type question struct {
 // decide makes the answer to a request that no fault concerns.
 func (s *Server) decide(request *Request, shape shape) answer {
 	host := hostname(request.Host)
-	if !s.hosts[host] {
+	if !s.is(host) {
 		return failure(http.StatusMisdirectedRequest, fmt.Sprintf("This server is not %s.", request.Host), "unknown_host")
 	}
 	if refused := s.demands[host].check(request); refused != nil {

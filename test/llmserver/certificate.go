@@ -138,7 +138,7 @@ func called(hello *tls.ClientHelloInfo) string {
 
 func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	host := called(hello)
-	if !s.hosts[host] {
+	if !s.is(host) {
 		return nil, nil // without any certificate crypto/tls sends the alert unrecognized_name
 	}
 	if s.options.Certificate != nil {
@@ -146,6 +146,9 @@ func (s *Server) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, erro
 	}
 	return s.authority.leaf(host)
 }
+
+// is tells whether the server is a host.
+func (s *Server) is(host string) bool { return s.hosts[host] || s.hosts["*"] }
 
 // hostname is the name in a Host header or a list of hosts, in the form in which names are compared: without port, in
 // lower case, without a dot at its end.

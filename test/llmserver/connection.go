@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,7 @@ type connection struct {
 	sni    string
 	client string // the name in its certificate
 	tls    bool
+	busy   *atomic.Bool // there is a request, or may be one
 	reader *bufio.Reader
 
 	// Kept between requests to save allocations.
@@ -38,9 +40,9 @@ type connection struct {
 	out        []byte
 }
 
-func newConnection(s *Server, tcp net.Conn) *connection {
+func newConnection(s *Server, tcp net.Conn, busy *atomic.Bool) *connection {
 	return &connection{
-		server: s, tcp: tcp, wire: tcp,
+		server: s, tcp: tcp, wire: tcp, busy: busy,
 		reader:     bufio.NewReaderSize(tcp, 16<<10),
 		headReader: bufio.NewReader(nil),
 	}
@@ -72,11 +74,13 @@ func (c *connection) serve() {
 		}
 		c.server.begin(request)
 		w := c.watch()
-		o := c.answer(request, w, close)
+		o := c.answer(request, w, close || c.server.ending.Load())
 		c.server.end(request, o)
-		if !o.reusable || close || !<-w.more {
+		c.busy.Store(false)
+		if !o.reusable || close || c.server.ending.Load() || !<-w.more {
 			return
 		}
+		c.busy.Store(true)
 	}
 }
 

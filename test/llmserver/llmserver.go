@@ -18,6 +18,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,8 +28,10 @@ type Options struct {
 	PlainAddr string // host:port of a listener without TLS; default none
 
 	// Hosts are the names (or IP addresses) that the server is. TLS to another name is refused with the alert
-	// unrecognized_name, a Host header with another name with 421. Default: localhost.
+	// unrecognized_name, a Host header with another name with 421; "*" is any name. Default: localhost.
 	Hosts []string
+	// Name is told in the header NameHeader of every answer, where there are several servers. Default: nothing is told.
+	Name string
 	// Keys holds the API key that a host demands, and demands once and nowhere else. A host without one takes any request.
 	Keys map[string]string
 	// KeyHeaders names the header in which a host wants its key, and nothing but the key, such as api-key. Default: as a
@@ -55,6 +58,9 @@ type Options struct {
 	Quiet bool
 }
 
+// NameHeader is the header of an answer that has Options.Name.
+const NameHeader = "X-Served-By"
+
 // Server is a running fake provider. Its methods may be called at any time and from any goroutine.
 type Server struct {
 	options   Options
@@ -72,8 +78,10 @@ type Server struct {
 	cache   cache
 
 	mu     sync.Mutex
-	open   map[net.Conn]struct{} // nil once closed
+	open   map[net.Conn]*atomic.Bool // whether the connection has, or awaits, its first request, or is in the middle of one; nil once closed
 	served int
+
+	ending atomic.Bool
 }
 
 // Start listens and serves until Close. It fails when an address cannot be listened on.
@@ -84,7 +92,7 @@ func Start(options Options) (*Server, error) {
 	if len(options.Hosts) == 0 {
 		options.Hosts = []string{"localhost"}
 	}
-	s := &Server{options: options, hosts: map[string]bool{}, open: map[net.Conn]struct{}{}}
+	s := &Server{options: options, hosts: map[string]bool{}, open: map[net.Conn]*atomic.Bool{}}
 	for _, h := range options.Hosts {
 		s.hosts[hostname(h)] = true
 	}
@@ -194,8 +202,10 @@ func (s *Server) accept(listener net.Listener) {
 		}
 		s.mu.Lock()
 		closed := s.open == nil
+		busy := new(atomic.Bool)
+		busy.Store(true)
 		if !closed {
-			s.open[conn] = struct{}{}
+			s.open[conn] = busy
 		}
 		s.mu.Unlock()
 		if closed {
@@ -203,7 +213,7 @@ func (s *Server) accept(listener net.Listener) {
 			return
 		}
 		s.running.Go(func() {
-			s.serve(conn, listener == s.encrypted)
+			s.serve(conn, busy, listener == s.encrypted)
 			conn.Close()
 			s.mu.Lock()
 			delete(s.open, conn)
@@ -213,8 +223,8 @@ func (s *Server) accept(listener net.Listener) {
 }
 
 // serve speaks HTTP on one connection until either side has had enough.
-func (s *Server) serve(conn net.Conn, encrypted bool) {
-	c := newConnection(s, conn)
+func (s *Server) serve(conn net.Conn, busy *atomic.Bool, encrypted bool) {
+	c := newConnection(s, conn, busy)
 	if encrypted {
 		if err := c.handshake(s.tls); err != nil {
 			return

@@ -27,6 +27,7 @@ type plan struct {
 	delay time.Duration // between events
 	close bool          // say Connection: close
 	head  bool          // the answer to HEAD: no body
+	name  string        // of the server
 }
 
 var (
@@ -50,6 +51,7 @@ func (c *connection) send(p plan, w *watcher) outcome {
 	if w == nil {
 		w = &watcher{} // nobody watches a client that sent no proper request
 	}
+	p.name = c.server.options.Name
 	s := sender{connection: c, watcher: w, plan: p}
 	err := s.all()
 	return outcome{
@@ -246,6 +248,9 @@ func (p *plan) appendHead(out []byte, pieces [][]byte, chunked bool) []byte {
 	out = time.Now().UTC().AppendFormat(out, http.TimeFormat)
 	out = append(out, "\r\nServer: llmserver\r\nContent-Type: "...)
 	out = append(out, p.contentType...)
+	if p.name != "" {
+		out = append(append(out, "\r\n"+NameHeader+": "...), p.name...)
+	}
 	for _, line := range p.header {
 		out = append(out, "\r\n"...)
 		out = append(out, line...)

@@ -2,7 +2,7 @@
 //
 //	provider [FLAGS] ADDRESS HOST=KEY...
 //
-// is each HOST there, and demands its KEY; HOST= demands none. It says first whom a caller has to trust, in PEM (not with
+// is each HOST there (* is any), and demands its KEY; HOST= demands none. Told to end, it completes its answers. It says first whom a caller has to trust, in PEM (not with
 // -tls, where the caller knows), and then of each request, in one line, what came of it.
 package main
 
@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"remora.dev/remora/test/llmserver"
 )
@@ -37,9 +38,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	options := llmserver.Options{Keys: map[string]string{}}
 	flags := flag.NewFlagSet("provider", flag.ContinueOnError)
 	certificate := flags.String("tls", "", "a folder with tls.crt and tls.key, for all hosts; without it, the provider makes its own")
+	var told string
 	record := flags.String("record", "", "an address for people and tests: GET and DELETE /requests, POST and DELETE /faults")
 	flags.StringVar(&options.PlainAddr, "plain", "", "an address for plain HTTP, too")
 	flags.DurationVar(&options.ChunkDelay, "chunk-delay", 0, "the time between two events of a stream")
+	flags.StringVar(&options.Name, "name", "", "what it says of itself in the header "+llmserver.NameHeader)
+	flags.StringVar(&told, "told", "all", "of which requests it says a line: all or none")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -65,9 +69,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		options.Certificate = &pair
 	}
 	said := make(chan struct{}) // nothing is told before the authority
-	options.Told = func(r llmserver.Request) {
-		<-said
-		fmt.Fprint(out, line(r))
+	if told != "none" {
+		options.Told = func(r llmserver.Request) {
+			<-said
+			fmt.Fprint(out, line(r))
+		}
 	}
 	server, err := llmserver.Start(options)
 	if err != nil {
@@ -87,8 +93,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		go func() { _ = http.Serve(listener, recorder(server)) }() // it ends with the listener
 	}
 	<-ctx.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	server.Shutdown(ctx)
 	return nil
 }
+
+// farewell is how long answers may still take when it is told to end.
+const farewell = 20 * time.Second
 
 // line says what came of a request.
 func line(r llmserver.Request) string {
