@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"remora.dev/remora/apis/istio"
 	"remora.dev/remora/apis/v1beta1"
 )
 
@@ -42,6 +43,15 @@ func identity(namespace string) []*unstructured.Unstructured {
 			map[string]any{
 				"apiGroups": []any{""}, "resources": []any{"secrets"}, "resourceNames": []any{v1beta1.KeysSecret},
 				"verbs": []any{"list", "watch"},
+			},
+			// Who the servers of a backend are, and how calls are spread over them. Not pods: what these slices say is enough.
+			map[string]any{"apiGroups": []any{""}, "resources": []any{"services"}, "verbs": []any{"list", "watch"}},
+			map[string]any{"apiGroups": []any{"discovery.k8s.io"}, "resources": []any{"endpointslices"}, "verbs": []any{"list", "watch"}},
+			map[string]any{
+				"apiGroups": []any{istio.Group}, "resources": []any{"virtualservices", "destinationrules"}, "verbs": []any{"list", "watch"},
+			},
+			map[string]any{
+				"apiGroups": []any{"inference.networking.k8s.io"}, "resources": []any{"inferencepools"}, "verbs": []any{"list", "watch"},
 			},
 		}}),
 		object(rbacGroup+"/v1", "RoleBinding", map[string]any{

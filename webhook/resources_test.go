@@ -171,7 +171,7 @@ func nobodySaysWhatAuthorsMayRead(in *admitted) {
 		return strings.Replace(providerNamed("p", host), "}\n---", ", configs: {defaultConfig: {openAIConfig: {apiKeyRef: {name: keys}}}}}\n---", 1)
 	}
 	in.accepted(t, withKey("llm.example.com"), "created")
-	in.kubectl(t, "", "patch", "clusterrole", v1beta1.WebhookName, "--type=json", "-p", `[{"op":"test","path":"/rules/4/resources","value":["subjectaccessreviews"]},{"op":"remove","path":"/rules/4"}]`)
+	in.kubectl(t, "", "patch", "clusterrole", v1beta1.WebhookName, "--type=json", "-p", `[{"op":"test","path":"/rules/7/resources","value":["subjectaccessreviews"]},{"op":"remove","path":"/rules/7"}]`)
 	for { // the authorizer hears of it by a watch
 		out, ok := in.apply(t, withKey("evil.example.com"), "--dry-run=server")
 		if ok {
