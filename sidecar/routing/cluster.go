@@ -37,7 +37,15 @@ func (o *Objects) decodeCluster(top map[string]any, twins []twin, ref Ref, versi
 		}
 		return true
 	}
-	return false
+	switch {
+	case ref.Kind == KindService && version == "v1":
+		o.Services = append(o.Services, decodeService(top, ref))
+	case ref.Kind == KindInferencePool && version == PoolGroup+"/"+PoolVersion:
+		o.InferencePools = append(o.InferencePools, decodePool(top, ref))
+	default:
+		return false
+	}
+	return true
 }
 
 // decodeIstio takes from an object what fits into T. It never fails: what does not fit is left out and remarked upon, by its path. In
