@@ -1,5 +1,7 @@
 package routing
 
+import "time"
+
 // ServersID names the servers that the calls of a target are spread over: those of one port of a Service, of a subset of it, or of an
 // InferencePool.
 type ServersID struct {
@@ -144,3 +146,7 @@ const (
 	DefaultTableSize  = 65537
 	DefaultMaxEjected = 50 // percent
 )
+
+// KeepServers is how long those that were there last are still called where there are none any more: a list that is empty is more
+// often a mistake than the truth.
+const KeepServers = 30 * time.Second
