@@ -32,8 +32,8 @@ func anOlderVersionsObjectsAreNotFrozen(in *admitted) {
 		in.kubectl(t, "", "-n", in.namespace, "patch", "llmroute", name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
 	}
 	in.refused(t, strings.Replace(admittedOnce, "host: older", "host: oldest", 1), "spec.rules[0].timeouts.request: ")
-	in.refused(t, strings.Replace(admittedOnce, "host: old,", "host: oldest,", 1), `spec.gateways[0]: gateway "istio-ingress" is not supported yet: use mesh, or leave gateways out (NotSupported)`)
-	in.accepted(t, strings.NewReplacer("9999999999h", "9h", "istio-ingress", "mesh").Replace(admittedOnce), "llmroute.istio.alibabacloud.com/unreadable configured")
+	in.refused(t, strings.Replace(admittedOnce, "host: old,", "host: oldest,", 1), `spec.gateways[0]: "Istio_Ingress" names no gateway: write mesh for the sidecars, or NAME or NAMESPACE/NAME of an Istio Gateway (InvalidValue)`)
+	in.accepted(t, strings.NewReplacer("9999999999h", "9h", "Istio_Ingress", "mesh").Replace(admittedOnce), "llmroute.istio.alibabacloud.com/unreadable configured")
 	in.kubectl(t, "", "-n", in.namespace, "delete", "llmroute", "--all")
 }
 

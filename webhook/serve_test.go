@@ -34,7 +34,7 @@ const admittedOnce = `
 apiVersion: istio.alibabacloud.com/v1beta1
 kind: LLMRoute
 metadata: {name: invalid}
-spec: {host: old, gateways: [istio-ingress], rules: [{backendRefs: [{providerHost: llm.example.com}]}]}
+spec: {host: old, gateways: [Istio_Ingress], rules: [{backendRefs: [{providerHost: llm.example.com}]}]}
 ---
 apiVersion: istio.alibabacloud.com/v1beta1
 kind: LLMRoute

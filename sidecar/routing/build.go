@@ -33,6 +33,15 @@ func (c *compiler) build() *Table {
 			c.brokenByHost[p.id] = p
 		}
 	}
+	if c.workload != nil && c.workload.Gateway {
+		c.listen(t)
+		for _, o := range c.mine(c.providers) {
+			if selects(o.selector, c.workload) {
+				c.addCredentials(t, o)
+			}
+		}
+		return t
+	}
 	routes, providers := c.mine(c.routes), c.mine(c.providers)
 	unreadable := slices.DeleteFunc(slices.Clone(c.in.Unreadable), func(u Unreadable) bool { return !c.sees(u.namespace()) })
 	slices.SortStableFunc(unreadable, func(a, b Unreadable) int { return compareRefs(a.Object, b.Object) })
@@ -40,8 +49,8 @@ func (c *compiler) build() *Table {
 	// The first that owns a name keeps it: routes that run, routes that do not (what they would have
 	// decided is not decided by others), providers that serve, then all that is refused.
 	for _, o := range routes {
-		if o.runs() {
-			own(o.object.Namespace, c.routeHost(o))
+		if o.runs() && o.forSidecars() {
+			own(o.object.Namespace, c.routeHost(o, c.sidecar()))
 		}
 	}
 	for _, o := range routes {
@@ -65,6 +74,12 @@ func (c *compiler) build() *Table {
 	}
 	for _, u := range unreadable {
 		c.ownUnreadable(t, own, &u, u.Hosts)
+	}
+	for _, o := range routes {
+		if o.runs() && !o.forSidecars() {
+			c.ownBroken(t, own, o.host, o.object.Namespace, &Refusal{NotForThisWorkload,
+				fmt.Sprintf("%s is for gateways only: add %s to its gateways if pods are to call its host by their sidecars", o.object, v1beta1.GatewayMesh)})
+		}
 	}
 	for _, o := range routes {
 		for i := range o.route.Spec.Rules {
@@ -131,7 +146,7 @@ func (c *compiler) ownBroken(t *Table, own func(string, *Host), host, namespace 
 
 func (o *object) path() string { return cmp.Or(o.provider.Spec.Path, v1beta1.DefaultPath) }
 
-func (c *compiler) routeHost(o *object) *Host {
+func (c *compiler) routeHost(o *object, w *where) *Host {
 	h := &Host{Name: strings.ToLower(o.host)}
 	var known []string
 	for _, p := range c.byHost[o.id] {
@@ -139,11 +154,11 @@ func (c *compiler) routeHost(o *object) *Host {
 	}
 	for i := range o.route.Spec.Rules {
 		r := &o.route.Spec.Rules[i]
-		matches, never := c.matches(r.Matches)
+		matches, never := matchesOf(r.Matches, o.object.Namespace, w)
 		if never {
 			continue // not for this workload
 		}
-		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: maxBodyOf(r.Limits)}
+		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Matched: len("/"), Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: maxBodyOf(r.Limits)}
 		rule.Levels = c.levels(o, r, &known)
 		h.Rules, h.MaxBody = append(h.Rules, rule), max(h.MaxBody, rule.MaxBody)
 	}
@@ -151,13 +166,16 @@ func (c *compiler) routeHost(o *object) *Host {
 	return h
 }
 
-// matches compiles the matches of a rule. never says that the workload's labels rule all of them out.
-func (c *compiler) matches(from []v1beta1.LLMRequestMatch) (out []match, never bool) {
+// matchesOf compiles the matches of a rule for who executes it. never says that its labels or gateways rule all of them out.
+func matchesOf(from []v1beta1.LLMRequestMatch, namespace string, w *where) (out []match, never bool) {
 	for i := range from {
 		var m match
-		if c.workload == nil {
+		if !w.among(gatewayRefs(from[i].Gateways, namespace)) {
+			continue
+		}
+		if w.labels == nil {
 			m.labels = from[i].SourceLabels
-		} else if !subset(from[i].SourceLabels, c.workload.Labels) {
+		} else if !subset(from[i].SourceLabels, w.labels) {
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(from[i].Headers)) {
@@ -167,7 +185,7 @@ func (c *compiler) matches(from []v1beta1.LLMRequestMatch) (out []match, never b
 			s := newStringMatch(*from[i].Model)
 			m.model = &s
 		}
-		if len(m.headers) == 0 && m.model == nil && c.workload != nil {
+		if len(m.headers) == 0 && m.model == nil && w.labels != nil {
 			return nil, false // always holds for this workload, and so does the rule
 		}
 		out = append(out, m)
@@ -222,9 +240,13 @@ func (c *compiler) levels(o *object, r *v1beta1.LLMRule, known *[]string) []Leve
 func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule string) (*Target, *Refusal) {
 	id := newHostID(ref.ProviderHost, namespace)
 	for _, p := range c.byHost[id] {
-		if selects(p.selector, c.workload) {
-			return c.target(p, rule, ref.HostRewrite)
+		if !selects(p.selector, c.workload) {
+			continue
 		}
+		if conf := configFor(p.provider, rule); c.workload != nil && c.workload.Gateway && hasKey(&conf) && p.namespace() != c.workload.Namespace {
+			return nil, &Refusal{KeyNotAtGateway, fmt.Sprintf("%s has a key, which gateways have of providers of their own namespace %s only: move it there, with the route, or export it to that namespace", p.object, c.workload.Namespace)}
+		}
+		return c.target(p, rule, ref.HostRewrite)
 	}
 	if all := c.byHost[id]; len(all) > 0 {
 		return nil, &Refusal{NotForThisWorkload, fmt.Sprintf("%s does not select this pod: give the pod the labels of its workloadSelector", all[0].object)}

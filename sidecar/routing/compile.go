@@ -31,8 +31,13 @@ func judged(in Objects, presume bool) *compiler {
 	}
 	c.judgeSecretNames()
 	c.judge()
+	c.judgeGateways()
+	c.judgeEdgeConflicts()
+	c.judgeVirtuals()
 	c.settleHosts()
+	c.settleEdgeRoutes()
 	c.judgeReferences()
+	c.judgeVirtualReferences()
 	return c
 }
 
@@ -67,9 +72,13 @@ type compiler struct {
 	// brokenByHost finds the first provider that does not.
 	brokenByHost map[hostID]*object
 	// operations are the paths of hosts, shared by all hosts that have the same ones.
-	operations map[string]map[string]*Operation
-	strangers  []Problem // of objects that are neither providers nor routes
-	trusted    authorities
+	operations   map[string]map[string]*Operation
+	strangers    []Problem // of objects that are neither providers nor routes
+	virtuals     []*virtual
+	gateways     []*gateway
+	gatewayByRef map[Ref]*gateway
+	budget       int // what is left of maxAllExpressions
+	trusted      authorities
 }
 
 type hostID struct{ namespace, host string }
@@ -84,9 +93,7 @@ func (c *compiler) judge() {
 	}
 	seen := map[place]bool{}
 	// Age decides, then the name: the order in which objects were found decides nothing.
-	order := func(a, b *object) int {
-		return cmp.Or(cmp.Compare(a.namespace(), b.namespace()), cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
-	}
+	order := func(a, b *object) int { return cmp.Or(cmp.Compare(a.namespace(), b.namespace()), byAge(a, b)) }
 	for i := range c.in.Unreadable {
 		seen[place{c.in.Unreadable[i].Object, c.in.Unreadable[i].To}] = true
 	}
@@ -131,12 +138,17 @@ func (c *compiler) judge() {
 	slices.SortStableFunc(c.routes, order)
 }
 
+// byAge has the older first, then the one with the lesser name.
+func byAge(a, b *object) int {
+	return cmp.Or(cmp.Compare(a.age, b.age), cmp.Compare(a.object.Name, b.object.Name))
+}
+
 // settleHosts decides who has a host that several objects claim: the oldest, then the lesser name.
 func (c *compiler) settleHosts() {
 	for _, kind := range [][]*object{c.providers, c.routes} {
 		taken := map[hostID][]*object{}
 		for _, o := range kind {
-			rival := slices.IndexFunc(taken[o.id], func(r *object) bool { return !disjoint(o.selector, r.selector) })
+			rival := slices.IndexFunc(taken[o.id], func(r *object) bool { return !disjoint(o.selector, r.selector) && meet(o, r) })
 			if rival < 0 {
 				if o.runs() {
 					taken[o.id] = append(taken[o.id], o)
@@ -172,6 +184,7 @@ func (c *compiler) judgeReferences() {
 			}
 		}
 		c.judgeRouteReferences(o)
+		c.judgeRouteGateways(o)
 	}
 	for _, o := range c.providers {
 		if o.to != "" {
@@ -216,6 +229,16 @@ func (c *compiler) problems() []Problem {
 	for _, kind := range [][]*object{c.providers, c.routes} {
 		for _, o := range kind {
 			all = append(all, o.list...)
+		}
+	}
+	for _, v := range c.virtuals {
+		if v.used || c.workload == nil {
+			all = append(all, v.list...)
+		}
+	}
+	for _, g := range c.gateways {
+		if g.used || c.workload == nil {
+			all = append(all, g.list...)
 		}
 	}
 	sortProblems(all)

@@ -61,6 +61,9 @@ func (t *Table) write(b *bytes.Buffer) {
 		fmt.Fprintf(b, "every other host\n")
 		t.rest.write(b)
 	}
+	for _, l := range t.listeners {
+		l.write(b)
+	}
 }
 
 func (h *Host) write(b *bytes.Buffer) {
@@ -72,11 +75,7 @@ func (h *Host) write(b *bytes.Buffer) {
 		fmt.Fprintf(b, "  no rules: %s\n", NoRuleMatches)
 	}
 	for i, r := range h.Rules {
-		name := r.Name
-		if name == "" {
-			name = "-"
-		}
-		fmt.Fprintf(b, "  rule %d %s of %s\n", i+1, name, r.Owner)
+		fmt.Fprintf(b, "  rule %d %s of %s\n", i+1, cmp.Or(r.Name, "-"), r.Owner)
 		for j := range r.matches {
 			fmt.Fprintf(b, "    %s %s\n", [...]string{"when", "or"}[min(j, 1)], r.matches[j].String())
 		}
@@ -89,6 +88,7 @@ func (h *Host) write(b *bytes.Buffer) {
 		if r.MaxBody != DefaultMaxBody {
 			fmt.Fprintf(b, "    limits requestBody=%s\n", size(r.MaxBody))
 		}
+		r.writeAction(b)
 		for j := range r.Levels {
 			r.Levels[j].write(b, j)
 		}
@@ -151,11 +151,7 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 		}
 		t := back.Target
 		e := t.Endpoint.Value()
-		scheme := "http"
-		if e.TLS {
-			scheme = "https"
-		}
-		fmt.Fprintf(b, "%s://%s:%d%s", scheme, e.Host, e.Port, t.Path)
+		fmt.Fprintf(b, "%s%s", e.shown(), t.Path)
 		for _, part := range []struct {
 			show bool
 			text string
@@ -163,7 +159,7 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 			{e.TLS && e.ServerName != e.Host, " sni=" + e.ServerName},
 			{e.CABundle != "", " own-ca"},
 			{e.ClientCert != "", " client-certificate"},
-			{!strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
+			{t.Authority != "" && !strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
 			{t.Model != "", " model=" + t.Model},
 			{t.Stream, " stream"},
 			{t.Keyed(), t.keyNames()},
@@ -178,6 +174,9 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 			}
 		}
 		b.WriteByte('\n')
+		if back.Headers != nil {
+			back.Headers.write(b, "      ")
+		}
 	}
 }
 
@@ -216,6 +215,20 @@ func (m *match) String() string {
 	if m.model != nil {
 		parts = append(parts, "model"+m.model.String())
 	}
+	for _, part := range []struct {
+		name string
+		is   *stringMatch
+	}{{"method", m.method}, {"authority", m.authority}, {"path", m.uri}} {
+		if part.is != nil {
+			parts = append(parts, part.name+part.is.String())
+		}
+	}
+	for _, h := range m.without {
+		parts = append(parts, "not header "+h.name+h.value.String())
+	}
+	for _, q := range m.query {
+		parts = append(parts, fmt.Sprintf("parameter %q%s", q.name, q.value.String()))
+	}
 	if len(parts) == 0 {
 		return "always"
 	}
@@ -226,6 +239,9 @@ func (m *match) String() string {
 func (m *stringMatch) String() string {
 	if m.kind == "" {
 		return " is present"
+	}
+	if m.fold {
+		return fmt.Sprintf(" %s %q in any case", m.kind, m.value)
 	}
 	return fmt.Sprintf(" %s %q", m.kind, m.value)
 }
@@ -240,16 +256,26 @@ func (t *Table) digest() string {
 	if t.trusted.count > 0 {
 		hidden = append(hidden, t.trusted.pem.Value())
 	}
-	for _, h := range t.hosts {
-		for _, r := range h.Rules {
-			for _, l := range r.Levels {
-				for _, back := range l.Backends {
-					if back.Target != nil {
-						e := back.Target.Endpoint.Value()
-						hidden = append(hidden, strings.Join([]string{h.Name, back.Target.reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
-					}
+	for h, r := range t.rules() {
+		name := ""
+		if h != nil {
+			name = h.Name
+		}
+		for _, l := range r.Levels {
+			for _, back := range l.Backends {
+				if back.Target != nil {
+					e := back.Target.Endpoint.Value()
+					hidden = append(hidden, strings.Join([]string{name, back.Target.reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
 				}
 			}
+		}
+	}
+	for _, l := range t.listeners {
+		for _, s := range l.Servers {
+			for _, certificate := range s.Certificate {
+				hidden = append(hidden, certificate.Chain+"\x00"+certificate.Key.Reveal())
+			}
+			hidden = append(hidden, s.ClientCAs)
 		}
 	}
 	slices.Sort(hidden)

@@ -5,7 +5,9 @@ type Listener struct {
 	Port uint16
 	// TLS: connections begin with it, and its SNI chooses the server.
 	TLS     bool
-	Servers []*EdgeServer // those with the more specific hosts first
+	Servers []*EdgeServer // those of the oldest Gateway first
+
+	byHost hostTable[*EdgeServer]
 }
 
 // EdgeServer is one of the servers of an Istio Gateway.
@@ -27,26 +29,14 @@ type EdgeServer struct {
 	// ToHTTPS: every request is answered by a redirect to the same at https.
 	ToHTTPS bool
 
-	hosts hostTable
-	sni   []sniRule
+	hosts hostTable[*Host]
+	sni   hostTable[*Rule]
 }
 
 // Certificate is a chain, in PEM, with its key.
 type Certificate struct {
 	Chain string
 	Key   Key
-}
-
-// hostTable finds hosts by name: the exact one, else that of the longest suffix, else the one of "*".
-type hostTable struct {
-	exact    map[string]*Host
-	suffixes map[string]*Host // ".example.com"
-	any      *Host
-}
-
-type sniRule struct {
-	host string
-	rule *Rule
 }
 
 // Listeners gives the ports of a gateway, by number. A sidecar has none.
@@ -63,16 +53,10 @@ func (t *Table) Listener(port uint16) *Listener {
 }
 
 // Server finds the server whose hosts a name fits best; nil where none does.
-func (l *Listener) Server(name []byte) *EdgeServer {
-	return nil
-}
+func (l *Listener) Server(name []byte) *EdgeServer { return l.byHost.find(name) }
 
 // Host finds who is called by an authority; nil where no VirtualService or LLMRoute is bound to it.
-func (s *EdgeServer) Host(authority []byte) *Host {
-	return nil
-}
+func (s *EdgeServer) Host(authority []byte) *Host { return s.hosts.find(authority) }
 
 // Behind gives the rule for a connection that is passed through by its SNI; nil where there is none.
-func (s *EdgeServer) Behind(sni []byte) *Rule {
-	return nil
-}
+func (s *EdgeServer) Behind(sni []byte) *Rule { return s.sni.find(sni) }

@@ -22,7 +22,8 @@ import (
 var update = flag.Bool("update", false, "write testdata/*.out.txt anew")
 
 // Each testdata/NAME.in.yaml is compiled; what comes out is NAME.out.txt: the problems, then the table. A
-// first line such as "# workload: app=sleep" names the labels of the pod; without it there is no pod.
+// first line such as "# workload: app=sleep" names the labels of the pod, and "# gateway: istio=ingressgateway" those of a gateway;
+// without it there is neither.
 func TestATableIsWhatItsGoldenFileSays(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -63,10 +64,13 @@ func TestATableIsWhatItsGoldenFileSays(t *testing.T) {
 func workloadOf(text []byte) *routing.Workload {
 	line, _, _ := strings.Cut(string(text), "\n")
 	labels, found := strings.CutPrefix(line, "# workload:")
-	if !found {
-		return nil
-	}
 	w := &routing.Workload{Namespace: "default", Labels: map[string]string{}}
+	if !found {
+		if labels, found = strings.CutPrefix(line, "# gateway:"); !found {
+			return nil
+		}
+		w.Gateway, w.Namespace = true, v1beta1.GatewayName
+	}
 	for label := range strings.FieldsSeq(labels) {
 		k, v, _ := strings.Cut(label, "=")
 		w.Labels[k] = v

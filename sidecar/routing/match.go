@@ -2,10 +2,19 @@ package routing
 
 import "regexp"
 
+// match is a way for a rule to match: all that it names must hold.
 type match struct {
-	headers []headerMatch
-	labels  map[string]string // only where the workload is not known
-	model   *stringMatch
+	headers                []headerMatch
+	without                []headerMatch // none of which may hold
+	query                  []headerMatch // parameters, by name
+	uri, method, authority *stringMatch
+	labels                 map[string]string // only where the workload is not known
+	model                  *stringMatch
+}
+
+// always tells whether it holds for every request.
+func (m *match) always() bool {
+	return len(m.headers)+len(m.without)+len(m.query)+len(m.labels) == 0 && m.uri == nil && m.method == nil && m.authority == nil && m.model == nil
 }
 
 type headerMatch struct {
@@ -17,19 +26,40 @@ type headerMatch struct {
 type stringMatch struct {
 	kind  string // "", "exact", "prefix", "regex"
 	value string
+	fold  bool // exact and prefix: A to Z and a to z are the same
 	regex *regexp.Regexp
 }
 
 func (m *stringMatch) matches(v []byte) bool {
 	switch m.kind {
 	case "exact":
-		return string(v) == m.value
+		return len(v) == len(m.value) && m.same(v)
 	case "prefix":
-		return len(v) >= len(m.value) && string(v[:len(m.value)]) == m.value
+		return len(v) >= len(m.value) && m.same(v[:len(m.value)])
 	case "regex":
 		return m.regex.Match(v)
 	}
 	return true
+}
+
+// same compares what is as long as the value.
+func (m *stringMatch) same(v []byte) bool {
+	if !m.fold {
+		return string(v) == m.value
+	}
+	for i, c := range v {
+		if lowerASCII(c) != lowerASCII(m.value[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lowerASCII(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
 }
 
 // Request is what rules look at.
@@ -64,13 +94,37 @@ func (m *match) holds(r Request, model []byte) bool {
 	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
 		return false
 	}
+	if m.uri != nil && !m.uri.matches(r.Path()) || m.method != nil && !m.method.matches(r.Method()) || m.authority != nil && !m.callsFor(r.Authority()) {
+		return false
+	}
 	for i := range m.headers {
 		h := &m.headers[i]
 		if value, present := r.Header(h.name); !present || !h.value.matches(value) {
 			return false
 		}
 	}
+	for i := range m.without {
+		h := &m.without[i]
+		if value, present := r.Header(h.name); present && h.value.matches(value) {
+			return false
+		}
+	}
+	for i := range m.query {
+		q := &m.query[i]
+		if value, present := r.QueryParameter(q.name); !present || !q.value.matches(value) {
+			return false
+		}
+	}
 	return true
+}
+
+// callsFor compares the authority as it is written, or without its port and in lower case.
+func (m *match) callsFor(authority []byte) bool {
+	if m.authority.matches(authority) {
+		return true
+	}
+	var buf [maxAuthority]byte
+	return len(authority) <= maxAuthority && m.authority.matches(hostName(buf[:0], authority))
 }
 
 // Unusable gives the backends without a target, each as the bit of its index, as Pick takes them.

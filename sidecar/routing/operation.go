@@ -66,6 +66,17 @@ func (c *compiler) paths(providerPaths ...string) map[string]*Operation {
 	return c.operations[id]
 }
 
+// plainPaths are those of a host that is any HTTP service: there, / is not chat.
+func (c *compiler) plainPaths() map[string]*Operation {
+	const id = "plain"
+	if c.operations[id] == nil {
+		c.operations[id] = pathsFor(nil)
+		delete(c.operations[id], "/")
+		delete(c.operations[id], "")
+	}
+	return c.operations[id]
+}
+
 // pathsFor maps the paths that an app may call at a host to operations: with the base of each provider
 // behind it, with /v1, and with no base at all.
 func pathsFor(providerPaths []string) map[string]*Operation {

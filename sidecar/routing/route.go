@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"remora.dev/remora/apis/v1beta1"
 )
@@ -51,8 +52,12 @@ func judgeRoute(f *findings, r *v1beta1.LLMRoute) {
 
 func judgeGateways(f *findings, field string, gateways []string) {
 	for i, g := range gateways {
-		if g != v1beta1.GatewayMesh {
-			f.invalid(NotSupported, fmt.Sprintf("%s[%d]", field, i), "gateway %q is not supported yet: use %s, or leave gateways out", g, v1beta1.GatewayMesh)
+		namespace, name, qualified := strings.Cut(g, "/")
+		if !qualified {
+			namespace, name = f.object.Namespace, g
+		}
+		if len(validation.IsDNS1123Subdomain(name)) > 0 || qualified && namespace != "." && len(validation.IsDNS1123Label(namespace)) > 0 {
+			f.invalid(InvalidValue, fmt.Sprintf("%s[%d]", field, i), "%q names no gateway: write %s for the sidecars, or NAME or NAMESPACE/NAME of an Istio Gateway", presentable(g), v1beta1.GatewayMesh)
 		}
 	}
 	if len(gateways) > 32 {

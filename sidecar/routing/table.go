@@ -82,7 +82,10 @@ type Rule struct {
 	Owner   Ref    // the route, or the provider without one
 	number  int    // its place in the route, from 1
 	matches []match
-	// Levels are the backends by priority, first to last. There is at least one level.
+	// Matched is how many bytes at the beginning of the path its match took: what Action's Rewrite.Path and Redirect.Prefix are put in
+	// place of; negative: all of the path. Without a word on the path it is 1: the first slash.
+	Matched int
+	// Levels are the backends by priority, first to last. There is at least one level, unless Action answers.
 	Levels   []Level
 	Timeouts Timeouts
 	Retries  Retries
@@ -308,16 +311,8 @@ func (t *Table) Generation() string { return t.generation }
 // Endpoints gives every endpoint that a request may go to.
 func (t *Table) Endpoints() map[unique.Handle[Endpoint]]struct{} {
 	all := map[unique.Handle[Endpoint]]struct{}{}
-	for _, h := range t.hosts {
-		for _, r := range h.Rules {
-			for _, l := range r.Levels {
-				for _, b := range l.Backends {
-					if b.Target != nil {
-						all[b.Target.Endpoint] = struct{}{}
-					}
-				}
-			}
-		}
+	for target := range t.Targets() {
+		all[target.Endpoint] = struct{}{}
 	}
 	return all
 }
