@@ -7,6 +7,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -47,16 +48,22 @@ func cacheOptions(installation string) cache.Options {
 	if err != nil {
 		panic(err) // it is a constant
 	}
+	servers, err := labels.NewRequirement(v1beta1.ServersLabel, selection.Exists, nil)
+	if err != nil {
+		panic(err) // so is it
+	}
 	ours := cache.ByObject{Field: byName(v1beta1.SidecarName), Transform: keepMarks}
 	return cache.Options{
 		DefaultTransform: keepLittle,
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Namespace{}:      {Transform: keepMarks},
-			&corev1.Pod{}:            {Label: labels.NewSelector().Add(*injected), Transform: keepMarks},
-			&corev1.Secret{}:         {Transform: keepMarks},
-			&corev1.ServiceAccount{}: ours,
-			&rbacv1.Role{}:           ours,
-			&rbacv1.RoleBinding{}:    ours,
+			&corev1.Namespace{}:          {Transform: keepMarks},
+			&corev1.Pod{}:                {Label: labels.NewSelector().Add(*injected), Transform: keepMarks},
+			&corev1.Secret{}:             {Transform: keepMarks},
+			&corev1.Node{}:               {Transform: keepZone},
+			&discoveryv1.EndpointSlice{}: {Label: labels.NewSelector().Add(*servers), Transform: keepSlice},
+			&corev1.ServiceAccount{}:     ours,
+			&rbacv1.Role{}:               ours,
+			&rbacv1.RoleBinding{}:        ours,
 			&corev1.ConfigMap{}: {
 				Namespaces: map[string]cache.Config{installation: {FieldSelector: byName(v1beta1.TrustedCAs)}},
 			},

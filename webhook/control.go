@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -101,9 +102,9 @@ func newTimedController(config *rest.Config, f controlFlags, times accessTimes, 
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = controlRate, controlRate
 	config.UserAgent = v1beta1.ControllerName + "/" + version
-	scheme := runtime.NewScheme()
-	if err := errors.Join(statusScheme(scheme), rbacv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme), eventsv1.AddToScheme(scheme)); err != nil {
-		return nil, fmt.Errorf("the scheme: %w", err)
+	scheme, err := controlScheme()
+	if err != nil {
+		return nil, err
 	}
 	lock, err := leaderLock(config, f.namespace)
 	if err != nil {
@@ -146,6 +147,14 @@ func newTimedController(config *rest.Config, f controlFlags, times accessTimes, 
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}
 	return m, nil
+}
+
+func controlScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(statusScheme(scheme), rbacv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme), eventsv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("the scheme: %w", err)
+	}
+	return scheme, nil
 }
 
 // leaderLock is the Lease by which replicas agree on who writes. Unlike the manager's own it sends no events about itself,
