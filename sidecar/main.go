@@ -1,5 +1,5 @@
 // The sidecar runs beside an app and brings its plain HTTP calls to LLM providers. It links nothing that
-// it does not need: there is one of it in every pod.
+// it does not need: there is one of it in every pod. As a gateway, the same process stands at the edge of a cluster.
 package main
 
 import (
@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "sidecar", version, runtime.Version(), runtime.GOOS+"/"+runtime.GOARCH)
 	case launch.Check:
 		err = check(a, stdout)
-	case launch.Proxy:
+	case launch.Proxy, launch.Gateway:
 		signal.Ignore(syscall.SIGPIPE) // requests matter more than the log, which may have lost its reader
 		log, out := newLog(stderr, a.LogLevel)
 		defer out.close()

@@ -22,7 +22,7 @@ import (
 	"remora.dev/remora/sidecar/snapshot"
 )
 
-// How long requests may take to finish after the first signal to stop. Kubernetes kills after 30 seconds.
+// How long requests may take to finish after the first signal to stop. Kubernetes kills a pod with a sidecar after 30 seconds.
 const (
 	drainTime = 25 * time.Second
 	closeTime = time.Second // for those that ask for health or configuration
@@ -62,7 +62,11 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := proxy.New(proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect})
+	options := proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
+	if options.Public, err = publicAddress(a); err != nil {
+		return err
+	}
+	p, err := proxy.New(options)
 	if err != nil {
 		return err
 	}
@@ -74,12 +78,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	for _, app := range l.apps {
 		go func() { failed <- p.Serve(app) }()
 	}
-	caller := fmt.Sprintf("http_proxy=http://%s ", l.apps[0].Addr())
-	if a.Mode == launch.ModeRedirect {
-		caller = ""
-	}
-	log.Info("serving", "listen", l.addresses(), "admin", "http://"+l.admin.Addr().String()+"/config", "health", l.health.Addr().String(),
-		"try", caller+`curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`)
+	log.Info("serving", append(l.announce(a), "admin", "http://"+l.admin.Addr().String()+"/config", "health", l.health.Addr().String())...)
 	if egress != nil {
 		log.Info("providers with TLS are reached through a proxy, but for what NO_PROXY names", "proxy", egress.String())
 	}
@@ -91,9 +90,14 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 		cause = fmt.Errorf("a listener failed: %w", cause)
 	}
 	stop()
-	log.Info("stopping: requests that are under way may finish", "within", drainTime.String())
+	grace := graceOf(a)
+	log.Info("stopping: requests that are under way may finish", "within", grace.drain.String())
 	status.Drain()
-	drain, cancel := context.WithTimeout(context.Background(), drainTime)
+	if cause == nil && grace.leave > 0 {
+		p.Leave()
+		<-time.After(grace.leave)
+	}
+	drain, cancel := context.WithTimeout(context.Background(), grace.drain)
 	defer cancel()
 	if err := p.Shutdown(drain); err != nil {
 		log.Info("some requests were cut", "reason", err.Error())
@@ -156,6 +160,18 @@ func (l *listeners) close() {
 			_ = ln.Close() // closed already where it was served
 		}
 	}
+}
+
+// announce says how the process is called.
+func (l *listeners) announce(a launch.Args) []any {
+	if a.Command == launch.Gateway {
+		return []any{"listen", "what the servers of the Istio Gateways say that select these labels"}
+	}
+	caller := fmt.Sprintf("http_proxy=http://%s ", l.apps[0].Addr())
+	if a.Mode == launch.ModeRedirect {
+		caller = ""
+	}
+	return []any{"listen", l.addresses(), "try", caller + `curl http://HOST -d '{"messages":[{"role":"user","content":"Hi"}]}'`}
 }
 
 func (l *listeners) addresses() []string {

@@ -4,11 +4,14 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"remora.dev/remora/apis/v1beta1"
 )
 
 // The commands of the sidecar.
 const (
 	Proxy   = "proxy"
+	Gateway = "gateway"
 	Check   = "check"
 	Version = "version"
 	Help    = "help"
@@ -36,7 +39,7 @@ const (
 
 // Args is a command line. Parse fills in the defaults of Admin, Health and Keys.
 type Args struct {
-	// Command is one of Proxy, Check, Version, Help.
+	// Command is one of Proxy, Gateway, Check, Version, Help.
 	Command string
 	// Config is a file or folder of YAML. Empty: the configuration is in Kubernetes.
 	Config string
@@ -51,6 +54,10 @@ type Args struct {
 	LastGood string
 	// Listen is where apps reach the proxy: IP and port, loopback only. Empty: see Listeners.
 	Listen []string
+	// Bind is the IP that a gateway listens on with the ports of its Istio Gateways. Empty: all that the machine has.
+	Bind string
+	// Region and Zone say where the process is. Empty: it is found out, as far as possible.
+	Region, Zone string
 	// Mode is one of ModeNone and ModeRedirect; empty is ModeNone.
 	Mode string
 	// Admin is where the running configuration is shown: IP and port, loopback only.
@@ -74,9 +81,17 @@ type Listener struct {
 	Optional bool
 }
 
+// GatewayLabels are those of a gateway that is not told of any: what Istio's own gateway has, and so most Gateways select it.
+func GatewayLabels() map[string]string {
+	return map[string]string{"istio": "ingressgateway", "app": v1beta1.GatewayName}
+}
+
 // Listeners gives what to listen on for apps: Listen, or the defaults, of which the IPv6 one is
-// optional.
+// optional. A gateway has none: its ports are configuration.
 func (a Args) Listeners() []Listener {
+	if a.Command == Gateway {
+		return nil
+	}
 	if len(a.Listen) == 0 {
 		return []Listener{{Address: DefaultListen}, {Address: DefaultListen6, Optional: true}}
 	}
@@ -103,6 +118,7 @@ func (a Args) Strings() []string {
 	for _, address := range a.Listen {
 		add("listen", address)
 	}
+	add("bind", a.Bind)
 	add("mode", a.Mode)
 	add("admin", a.Admin)
 	add("health", a.Health)
@@ -113,6 +129,8 @@ func (a Args) Strings() []string {
 	}
 	add("labels", strings.Join(labels, ","))
 	add("labels-file", a.LabelsFile)
+	add("region", a.Region)
+	add("zone", a.Zone)
 	add("log-level", a.LogLevel)
 	return all
 }

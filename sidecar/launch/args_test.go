@@ -30,6 +30,10 @@ func TestParseReadsEveryCommand(t *testing.T) {
 	f("proxy --config a --log-level debug", Args{Command: Proxy, Config: "a", LogLevel: LogDebug, Admin: DefaultAdmin, Health: DefaultHealth})
 	f("proxy --config a --labels-file /etc/pod/labels", Args{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("check --config a --labels tier=gold", Args{Command: Check, Config: "a", Labels: map[string]string{"tier": "gold"}})
+	f("gateway --config a", Args{Command: Gateway, Config: "a", Labels: GatewayLabels(), Admin: DefaultAdmin, Health: DefaultHealth})
+	f("gateway --labels istio=egress --bind 127.0.0.1 --region eu --zone eu-1", Args{Command: Gateway, Keys: "remora-sidecar-keys", Bind: "127.0.0.1",
+		Region: "eu", Zone: "eu-1", Labels: map[string]string{"istio": "egress"}, Admin: DefaultAdmin, Health: DefaultHealth})
+	f("gateway --labels-file /etc/pod/labels", Args{Command: Gateway, Keys: "remora-sidecar-keys", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth})
 	f("version", Args{Command: Version})
 	f("--version", Args{Command: Version})
 	f("help", Args{Command: Help})
@@ -53,7 +57,12 @@ func TestParseRefusesWithTheFlagAndTheRemedy(t *testing.T) {
 		}
 	}
 	f("", "command", "sidecar proxy --config")
-	f("serve", `"serve"`, "proxy, check")
+	f("serve", `"serve"`, "proxy, gateway, check")
+	f("gateway --config a --listen 127.0.0.1:1", "--listen is not a flag of sidecar gateway", "--bind")
+	f("gateway --bind localhost", "--bind", "is not an IP address")
+	f("gateway --bind 127.0.0.1:80", "--bind", "the ports are those of the Istio Gateways")
+	f("gateway --zone a/b", "--zone", "is not the name of a region or zone")
+	f("gateway --config a --namespace b", "--config and --namespace exclude each other")
 	f("--config a proxy", "--config comes before the command")
 	f("check", "--config is missing", "sidecar check --config")
 	f("proxy --config", "--config has no value")
@@ -103,6 +112,7 @@ func TestACommandLineThatIsWrittenIsReadBackTheSame(t *testing.T) {
 		{Command: Proxy, Config: "--odd name", Listen: []string{"127.0.0.1:1", "[::1]:1"}, Admin: "[::1]:2", Health: ":3", TrustedCA: "a=b", Labels: map[string]string{"b": "1", "a": "", "x.y/z": "q"}},
 		{Command: Proxy, Kubeconfig: "a b", Namespace: "team-a", Keys: "keys", LastGood: "=", Mode: ModeRedirect, Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Proxy, Config: "a", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth},
+		{Command: Gateway, Namespace: "remora-gateway", Keys: "keys", Bind: "::1", Region: "r", Zone: "z", LabelsFile: "/etc/pod/labels", Admin: DefaultAdmin, Health: DefaultHealth},
 		{Command: Check, Config: "a", Labels: map[string]string{"a": "b"}},
 		{Command: Version},
 		{Command: Help},

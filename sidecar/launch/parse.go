@@ -15,7 +15,8 @@ import (
 
 // flags says which flags each command has.
 var flags = map[string][]string{
-	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "mode", "admin", "health", "trusted-ca", "labels", "labels-file", "log-level"},
+	Proxy:   {"config", "kubeconfig", "namespace", "keys", "last-good", "listen", "mode", "admin", "health", "trusted-ca", "labels", "labels-file", "region", "zone", "log-level"},
+	Gateway: {"config", "kubeconfig", "namespace", "keys", "last-good", "bind", "admin", "health", "trusted-ca", "labels", "labels-file", "region", "zone", "log-level"},
 	Check:   {"config", "labels"},
 	Version: nil,
 	Help:    nil,
@@ -67,7 +68,7 @@ func Parse(args []string) (Args, error) {
 		if a.Config == "" {
 			return Args{}, errors.New("--config is missing: name a file or folder of YAML, such as: sidecar check --config config/samples/asm")
 		}
-	case Proxy:
+	case Proxy, Gateway:
 		for _, name := range ofKubernetes {
 			if a.Config != "" && seen[name] {
 				return Args{}, fmt.Errorf("--config and --%s exclude each other: the configuration comes from files or from Kubernetes", name)
@@ -75,6 +76,9 @@ func Parse(args []string) (Args, error) {
 		}
 		if seen["labels"] && seen["labels-file"] {
 			return Args{}, errors.New("--labels and --labels-file exclude each other: the labels are given or read")
+		}
+		if a.Command == Gateway && !seen["labels"] && !seen["labels-file"] {
+			a.Labels = GatewayLabels()
 		}
 		if a.Config == "" {
 			a.Keys = cmp.Or(a.Keys, v1beta1.KeysSecret)
@@ -149,6 +153,17 @@ func (a *Args) set(name, value string) (err error) {
 		}
 		a.Listen = append(a.Listen, value)
 		return loopback(value, DefaultListen, "anyone on the network could spend the keys")
+	case "bind":
+		a.Bind = value
+		if _, err := netip.ParseAddr(value); err != nil {
+			return fmt.Errorf("%q is not an IP address: write one such as 127.0.0.1; the ports are those of the Istio Gateways", value)
+		}
+	case "region":
+		a.Region = value
+		return place(value)
+	case "zone":
+		a.Zone = value
+		return place(value)
 	case "mode":
 		a.Mode = value
 		if value != ModeNone && value != ModeRedirect {
@@ -182,6 +197,14 @@ func loopback(value, example, why string) error {
 	}
 	if !at.Addr().IsLoopback() {
 		return fmt.Errorf("%s is not a loopback address, so %s: write one such as %s", value, why, example)
+	}
+	return nil
+}
+
+// place judges a region or zone, which is the value of a label of nodes.
+func place(value string) error {
+	if why := validation.IsValidLabelValue(value); len(why) > 0 {
+		return fmt.Errorf("%q is not the name of a region or zone: %s", value, why[0])
 	}
 	return nil
 }

@@ -85,6 +85,12 @@ func (s *Set) Ejections(provider string) *metrics.Counter {
 	return s.set.GetOrCreateCounter(`remora_ejections_total{provider=` + strconv.Quote(provider) + `}`)
 }
 
+// MirrorsDropped counts calls that were not copied for a mirror that they were to be copied for, since their bodies are too long, or too
+// many copies were under way.
+func (s *Set) MirrorsDropped(target string) *metrics.Counter {
+	return s.set.GetOrCreateCounter(`remora_mirrors_dropped_total{target=` + strconv.Quote(target) + `}`)
+}
+
 // Gauge shows what value gives when it is asked. The name has no labels; a second gauge of that name panics.
 func (s *Set) Gauge(name string, value func() float64) { s.set.NewGauge(name, value) }
 

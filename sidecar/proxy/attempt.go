@@ -75,7 +75,7 @@ func (c *call) upstreamPath() string {
 			return path
 		}
 	}
-	return cmp.Or(string(c.path), "/")
+	return cmp.Or(string(c.rewritten()), "/")
 }
 
 // try makes one attempt with the current target. Without a failure, the answer is on its way.
@@ -84,16 +84,17 @@ func (c *call) try() (*failure, retryReason) {
 	t := c.target
 	retries := &c.rule.Retries
 	var body segments
-	if c.operation != nil && c.operation.Edited {
+	if c.edited() {
 		c.asked = c.asks(t)
 		body = splice(c.body, &c.document, edits{model: t.JSONModel, stream: t.Stream, usage: c.asked})
 	} else {
 		body.add(c.body)
 	}
 	out := outgoing{
-		method: c.ctx.Method(), path: c.upstreamPath(), query: c.query, authority: t.Authority,
-		target: t, operation: c.operation, length: body.size,
+		method: c.ctx.Method(), path: c.upstreamPath(), query: c.query, authority: c.upstreamAuthority(),
+		target: t, operation: c.shown(), length: body.size,
 	}
+	c.prepare(&out)
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}

@@ -23,6 +23,9 @@ type call struct {
 	query     []byte
 
 	rule      *routing.Rule
+	backend   *routing.Backend   // of the current attempt
+	plain     bool               // the host is any HTTP service: nothing is written into bodies
+	shadow    bool               // it is a copy, for a mirror
 	operation *routing.Operation // nil: none of the table's; passed on as it is where no key is sent
 	model     string             // of GET .../models/NAME, with its slash
 	read      bool               // the body has been read
@@ -96,6 +99,13 @@ func (c *call) serve() *failure {
 		c.read = false
 		return fail(routing.InvalidRequest, "Transfer-Encoding can only be chunked, without a Content-Length: correct the client")
 	}
+	if c.client.public != nil {
+		host, f := c.atEdge()
+		if host == nil || f != nil {
+			return f
+		}
+		return c.serveHost(host, in)
+	}
 	s := c.proxy.store.Load()
 	if c.ctx.Request.Header.IsConnect() {
 		return c.connect(s, in)
@@ -111,7 +121,13 @@ func (c *call) serve() *failure {
 	if r := host.Refusal; r != nil {
 		return fail(r.Code, "%s", r.Message)
 	}
+	return c.serveHost(host, in)
+}
+
+// serveHost answers a request for a host that is served.
+func (c *call) serveHost(host *routing.Host, in io.Reader) *failure {
 	c.operation, c.model = host.Operation(c.path)
+	c.plain = host.Plain
 	var otherwise *routing.Operation
 	if c.operation != nil && string(c.ctx.Method()) != c.operation.Method {
 		otherwise, c.operation = c.operation, nil
@@ -129,7 +145,7 @@ func (c *call) serve() *failure {
 	}
 	c.rule = host.Match(matchable{c}, model)
 	if c.rule == nil {
-		return fail(routing.NoRuleMatches, "no rule of the LLMRoute for %s matches this request: add one without matches, or correct the request", host.Name)
+		return fail(routing.NoRuleMatches, "no rule of the %s for %s matches this request: add one without matches, or correct the request", kindOf(host), host.Name)
 	}
 	if f := c.refuseLength(); f != nil {
 		return f
@@ -139,7 +155,24 @@ func (c *call) serve() *failure {
 	}
 	c.budget = c.proxy.budgets.of(host)
 	c.budget.deposit()
-	return c.attempt(otherwise)
+	if a := c.rule.Action; a != nil {
+		if answered, f := c.act(a); answered || f != nil {
+			return f
+		}
+	}
+	if f := c.attempt(otherwise); f != nil {
+		return f
+	}
+	c.editAnswer()
+	return nil
+}
+
+// kindOf gives the kind of what a host was made of.
+func kindOf(h *routing.Host) string {
+	if h.Plain {
+		return "VirtualService"
+	}
+	return "LLMRoute"
 }
 
 // askedModel gives the model that the app asks for, as far as that can be told.
@@ -147,12 +180,14 @@ func (c *call) askedModel() (model []byte, f *failure) {
 	switch o := c.operation; {
 	case o == nil:
 		return nil, nil
+	case o.JSON && c.plain:
+		return c.plainModel(), nil
 	case o.JSON:
 		c.document, f = scan(c.body)
 		return c.document.modelValue, f
-	case o.Upgrade:
+	case o.Upgrade && !c.plain:
 		return queryModel(c.query)
-	case o.Form && len(c.ctx.Request.Header.ContentEncoding()) == 0:
+	case o.Form && !c.plain && len(c.ctx.Request.Header.ContentEncoding()) == 0:
 		return formModel(c.ctx.Request.Header.ContentType(), c.body)
 	}
 	return nil, nil

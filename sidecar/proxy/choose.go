@@ -40,7 +40,7 @@ func (c *call) choose() *routing.Refusal {
 			}
 			if tr, ok := c.proxy.ejections.admit(b.Target); ok {
 				c.tried |= 1 << i
-				c.target, c.trial, c.forced = b.Target, tr, false
+				c.backend, c.target, c.trial, c.forced = b, b.Target, tr, false
 				return nil
 			}
 			if last.target == nil {
@@ -54,6 +54,7 @@ func (c *call) choose() *routing.Refusal {
 		return why
 	}
 	c.level, c.tried = last.level, last.tried|1<<last.index
+	c.backend = &c.rule.Levels[last.level].Backends[last.index]
 	c.target, c.trial, c.forced = last.target, c.proxy.ejections.force(last.target), true
 	return nil
 }

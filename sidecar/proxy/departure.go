@@ -69,8 +69,11 @@ func (d *departures) run() {
 }
 
 // watch wraps a connection of an app.
-func (d *departures) watch(tcp *net.TCPConn) (*clientConn, error) {
-	c := &clientConn{TCPConn: tcp, departures: d}
+func (d *departures) watch(tcp *net.TCPConn) (*clientConn, error) { return d.watchPublic(tcp, nil) }
+
+// watchPublic wraps one of a gateway's clients.
+func (d *departures) watchPublic(tcp *net.TCPConn, as *public) (*clientConn, error) {
+	c := &clientConn{TCPConn: tcp, departures: d, public: as}
 	d.mu.Lock()
 	d.next++
 	c.token = d.next
@@ -137,6 +140,8 @@ type clientConn struct {
 	redirected bool           // it was made to somewhere else; what is nobody's here has no business on it
 	to         netip.AddrPort // there
 
+	public *public // nil: it is not one of a gateway's clients
+
 	peer      sync.Once // for uid
 	peerUID   uint32
 	peerKnown bool
@@ -151,7 +156,7 @@ type clientConn struct {
 // Read also notes that a head has come: a small body is awaited before the handler is called, and a request that is
 // still arriving is one to be waited for.
 func (c *clientConn) Read(b []byte) (int, error) {
-	n, err := c.TCPConn.Read(b)
+	n, err := c.read(b)
 	if !c.serving.Load() && bytes.Contains(b[:n], endOfHead) {
 		c.serving.Store(true)
 	}
@@ -203,7 +208,9 @@ func (c *clientConn) refuse(f *failure) {
 // Close ends the connection. Closing one with unread bytes resets it, and the app might lose the answer
 // that says why its request was refused; so what is still coming is taken in first.
 func (c *clientConn) Close() error {
-	if c.lingering.Swap(false) && c.CloseWrite() == nil {
+	if !c.lingering.Swap(false) {
+		c.farewell()
+	} else if c.CloseWrite() == nil {
 		buf := make([]byte, 16<<10)
 		for taken := 0; taken < lingerLimit; {
 			_ = c.SetReadDeadline(time.Now().Add(lingerTime))

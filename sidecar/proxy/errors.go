@@ -18,6 +18,7 @@ type failure struct {
 	message    string
 	cause      error
 	retryAfter int // seconds; 0: not said
+	as         int // the status, in place of the code's own
 }
 
 func fail(code routing.Code, format string, args ...any) *failure {
@@ -47,6 +48,19 @@ var statuses = map[routing.Code]int{
 	routing.RequestTooLarge:      fasthttp.StatusRequestEntityTooLarge,
 	routing.RequestTimeout:       fasthttp.StatusRequestTimeout,
 	routing.NoRuleMatches:        fasthttp.StatusNotFound,
+	routing.HostNotServed:        fasthttp.StatusNotFound,
+	routing.ServiceNotFound:      fasthttp.StatusServiceUnavailable,
+	routing.SubsetNotFound:       fasthttp.StatusServiceUnavailable,
+	routing.ServiceNotExported:   fasthttp.StatusServiceUnavailable,
+	routing.ServersMissing:       fasthttp.StatusServiceUnavailable,
+	routing.GatewayNotFound:      fasthttp.StatusServiceUnavailable,
+	routing.PortConflict:         fasthttp.StatusServiceUnavailable,
+	routing.CertificateNotFound:  fasthttp.StatusServiceUnavailable,
+	routing.KeyNotAtGateway:      fasthttp.StatusServiceUnavailable,
+	routing.HostConflict:         fasthttp.StatusServiceUnavailable,
+	routing.NotSupported:         fasthttp.StatusServiceUnavailable,
+	routing.InvalidValue:         fasthttp.StatusServiceUnavailable,
+	routing.FaultInjected:        fasthttp.StatusServiceUnavailable,
 	routing.OperationNotFound:    fasthttp.StatusNotFound,
 	routing.MethodNotAllowed:     fasthttp.StatusMethodNotAllowed,
 	routing.UpgradeRequired:      fasthttp.StatusUpgradeRequired,
@@ -73,6 +87,9 @@ var statuses = map[routing.Code]int{
 }
 
 func (f *failure) status() int {
+	if f.as != 0 {
+		return f.as
+	}
 	if s, ok := statuses[f.code]; ok {
 		return s
 	}

@@ -73,8 +73,11 @@ type outgoing struct {
 	target    *routing.Target // nil for a foreign host
 	key       routing.Key     // where the target has any
 	operation *routing.Operation
-	length    int  // of the body; -1: chunked; -2: none
-	websocket bool // the connection is to become one
+	length    int                    // of the body; -1: chunked; -2: none
+	websocket bool                   // the connection is to become one
+	edits     [2]*routing.HeaderEdit // of the rule, and of the backend; nil: none
+	via       *clientConn            // a gateway's client, of whom the backend is told; nil: it is not
+	asked     []byte                 // the authority that it called
 }
 
 // head appends the request line and the headers. False means that the app sent a header whose name is
@@ -126,6 +129,9 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 		if bytes.IndexByte(name, ' ') >= 0 {
 			valid = false
 		}
+		if o.via != nil && forwarding(name) || o.replaces(name) {
+			continue
+		}
 		dst = appendHeader(dst, name, value)
 	}
 	if counted {
@@ -135,6 +141,10 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 			dst = append(dst, "Content-Type: application/json\r\n"...)
 		}
 	}
+	if o.via != nil {
+		dst = o.appendForwarded(dst, from)
+	}
+	dst = o.appendEdits(dst)
 	if keyed {
 		dst = appendKey(dst, o.target, o.key)
 	}

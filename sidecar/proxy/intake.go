@@ -37,6 +37,9 @@ func (c *call) intake(in io.Reader, host *routing.Host) *failure {
 	if int64(length) > limit {
 		return tooLarge(int64(length), limit, limitAt(host))
 	}
+	if host.Plain {
+		return c.intakePlain(in, length, host)
+	}
 	switch o := c.operation; {
 	case o != nil && o.JSON:
 		if f := c.takeIn(in, length, limit+1); f != nil {

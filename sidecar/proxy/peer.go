@@ -78,6 +78,9 @@ func (c *call) admitted(t *routing.Target) bool {
 	if len(t.UIDs) == 0 {
 		return true
 	}
+	if c.client.public != nil {
+		return false // whose process it is is not known there, wherever it is
+	}
 	uid, known := c.client.uid()
 	return known && t.Admits(uid)
 }
@@ -85,6 +88,9 @@ func (c *call) admitted(t *routing.Target) bool {
 func (c *call) refuseCaller() *failure {
 	if c.admitted(c.target) {
 		return nil
+	}
+	if c.client.public != nil {
+		return fail(routing.CallerNotAllowed, "%s is for processes of some users only (spec.allowedUIDs), and a gateway cannot tell whose process calls: take that away, or call it from a pod with a sidecar", c.target.Provider)
 	}
 	who := "a user that cannot be told"
 	uid, known := c.client.uid()
@@ -100,7 +106,11 @@ func (c *call) refuseCaller() *failure {
 
 // logCaller logs that somebody was refused, once in a while for each user.
 func (p *Proxy) logCaller(what string, client *clientConn, code routing.Code, provider routing.Ref, all ...any) {
-	uid, known := client.uid()
+	var uid uint32
+	var known bool
+	if client.public == nil {
+		uid, known = client.uid()
+	}
 	leftOut, due := p.callers.say(sparseKind{code: code, provider: provider, uid: uid, known: known}, time.Now())
 	if !due {
 		return

@@ -52,6 +52,8 @@ type Options struct {
 	// RedirectedOnly has connections refused that are made to a listener itself: those are served that the pod's redirection
 	// turns to it.
 	RedirectedOnly bool
+	// Public is the address on which a gateway has the ports of its listeners, which the configuration names. Zero: it is none.
+	Public netip.Addr
 }
 
 // Proxy serves apps. Make it with New.
@@ -69,12 +71,14 @@ type Proxy struct {
 	memory     *memory       // of buffered bodies
 	patience   time.Duration // with a body, of which nothing comes: bodyTimeout
 	accounts   accounts
+	mirrorings mirrorings
 	refusals   refusals
 	callers    sparse // that were refused
 	draining   atomic.Bool
 	stop       chan struct{}
 
 	redirectedOnly bool
+	edge           *edge // nil: it is no gateway
 
 	mu    sync.Mutex
 	own   map[string]bool // addresses that the proxy listens on
@@ -109,6 +113,9 @@ func New(o Options) (*Proxy, error) {
 		StreamRequestBody: true, DisablePreParseMultipartForm: true, MaxRequestBodySize: math.MaxInt, // intake knows the limits
 		NoDefaultServerHeader: true, NoDefaultDate: true, NoDefaultContentType: true, SecureErrorLogMessage: true,
 	}
+	if o.Public.IsValid() {
+		p.edge = newEdge(p, o.Public)
+	}
 	o.Store.OnChange(p.retire)
 	p.retire(o.Store.Load())
 	go p.sweepPools()
@@ -124,12 +131,7 @@ func (quiet) Printf(string, ...any) {}
 // Serve takes connections until the listener is closed. It may be called once for each of several
 // listeners. They have to be bound to loopback addresses: who can reach one can spend the keys.
 func (p *Proxy) Serve(l net.Listener) error {
-	p.mu.Lock()
-	p.own[l.Addr().String()] = true
-	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsUnspecified() {
-		p.own[(&net.TCPAddr{IP: net.IPv6unspecified, Port: a.Port}).String()] = true
-	}
-	p.mu.Unlock()
+	p.listens(l.Addr())
 	return p.server.Serve(&listener{Listener: l, proxy: p})
 }
 
@@ -138,6 +140,9 @@ func (p *Proxy) Serve(l net.Listener) error {
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	if !p.draining.Swap(true) {
 		close(p.stop)
+		if p.edge != nil {
+			p.edge.close()
+		}
 	}
 	err := p.shutdownServer(ctx, p.redirects.drain())
 	passing := p.redirects.cut(func(c course) bool { return c != served })
@@ -175,6 +180,27 @@ func (p *Proxy) shutdownServer(ctx context.Context, passed <-chan struct{}) (err
 	return err
 }
 
+// listens notes an address that is the proxy's own.
+func (p *Proxy) listens(at net.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.own[ownAddress(at)] = true
+}
+
+func (p *Proxy) listensNoMore(at net.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.own, ownAddress(at))
+}
+
+// ownAddress has one form for all addresses of the machine.
+func ownAddress(at net.Addr) string {
+	if a, ok := at.(*net.TCPAddr); ok && a.IP.IsUnspecified() {
+		return (&net.TCPAddr{IP: net.IPv6unspecified, Port: a.Port}).String()
+	}
+	return at.String()
+}
+
 // listensOn tells whether an address is one that the proxy listens on.
 func (p *Proxy) listensOn(a netip.AddrPort) bool {
 	p.mu.Lock()
@@ -209,6 +235,9 @@ func (p *Proxy) retire(s *snapshot.Snapshot) {
 	p.retirePools(s)
 	p.ejections.retire(s.Table)
 	p.budgets.retire(s.Table)
+	if p.edge != nil {
+		p.edge.follow(s)
+	}
 }
 
 // retirePools lets go of the connections that a new configuration has no use for. Requests that hold
@@ -255,7 +284,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	}
 	if c.ctx.Hijacked() {
 		// The server does not go on with it.
-	} else if c.closing || p.draining.Load() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
+	} else if c.closing || p.draining.Load() || c.client.public.ending() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
 		ctx.SetConnectionClose()
 	}
 	c.done()
@@ -304,7 +333,22 @@ func (p *Proxy) refuse(c *call, f *failure) {
 		p.logCaller(what, c.client, f.code, c.target.Provider, all...)
 		return
 	}
+	if c.client.public != nil && f.status() < fasthttp.StatusInternalServerError {
+		p.log.V(1).Info(what, all...) // whoever comes by could fill the log
+		return
+	}
 	p.log.Info(what, all...)
+}
+
+// expected gives the host that a request is for, as far as it can be served.
+func (c *call) expected() *routing.Host {
+	if c.client.public == nil {
+		return c.proxy.store.Load().Table.Host(c.authority)
+	}
+	if s, f := c.server(); f == nil {
+		return s.Host(c.authority)
+	}
+	return nil
 }
 
 func text(err error) string {
@@ -322,7 +366,11 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	f := fail(routing.InvalidRequest, "this is not an HTTP/1.1 request: check what the client sends")
 	switch {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, fasthttp.ErrTimeout):
-		f = fail(routing.RequestTimeout, "the request did not arrive within %s: send it faster, or in smaller parts", headTimeout)
+		within := headTimeout
+		if ctx.Conn().(*clientConn).public != nil {
+			within = publicHeadTime
+		}
+		f = fail(routing.RequestTimeout, "the request did not arrive within %s: send it faster, or in smaller parts", within)
 	case ctx.Conn().(*clientConn).left(), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		f = fail(routing.ClientGone, "the app left in the middle of its request")
 	case tooSmall(err):
@@ -367,7 +415,7 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	if _, f := c.parse(); f != nil {
 		return fasthttp.StatusContinue // it is refused in a moment, with the rest of what there is to say
 	}
-	host := p.store.Load().Table.Host(c.authority)
+	host := c.expected()
 	length := int64(ctx.Request.Header.ContentLength())
 	if host == nil || host.Refusal != nil || length <= host.MaxBody {
 		return fasthttp.StatusContinue

@@ -40,7 +40,7 @@ func asksForWebSocket(h *fasthttp.RequestHeader) bool {
 func (c *call) upgrade(body io.Reader) *failure {
 	h := &c.ctx.Request.Header
 	c.websocket = asksForWebSocket(h)
-	switch operated := c.operation != nil; {
+	switch operated := c.operation != nil && !c.plain; {
 	case operated && c.operation.Upgrade && !c.websocket:
 		return fail(routing.UpgradeRequired, "%s is a WebSocket: connect with one (ws://, Upgrade: websocket)", c.path)
 	case !c.websocket:
@@ -227,18 +227,25 @@ func (s *socket) up(early []byte) {
 		return
 	}
 	for {
-		// Without anything to read, there is no buffer.
-		n, err := await(s.client.TCPConn)
+		// Without anything to read, there is no buffer, but where some may be in TLS already.
+		n, err := 1, error(nil)
+		if !s.client.public.secured() {
+			n, err = await(s.client.TCPConn)
+		}
 		if n == 0 && err == nil {
 			s.part(s.conn.Conn.(closeWriter)) // TCP and TLS both are
 			return
 		}
 		if err == nil {
 			piece := pieces.Get().(*[pieceSize]byte)
-			n, err = s.client.TCPConn.Read(piece[:])
-			told := err != nil || s.tell(piece[:n])
+			n, err = s.client.read(piece[:])
+			told := n == 0 || s.tell(piece[:n])
 			pieces.Put(piece)
 			if !told {
+				return
+			}
+			if err == io.EOF {
+				s.part(s.conn.Conn.(closeWriter))
 				return
 			}
 		}
