@@ -55,6 +55,14 @@ func (s *Server) Endpoint(base unique.Handle[routing.Endpoint]) unique.Handle[ro
 	return h
 }
 
+// Called gives what Endpoint gave last; called is false where nobody has asked.
+func (s *Server) Called() (e unique.Handle[routing.Endpoint], called bool) {
+	if h := s.handle.Load(); h != nil {
+		return *h, true
+	}
+	return e, false
+}
+
 // Calls gives how many are under way.
 func (s *Server) Calls() int64 { return s.calls.Load() }
 

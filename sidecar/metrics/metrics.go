@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
 )
@@ -14,6 +15,9 @@ import (
 // give counters put together their names: who needs some for each request keeps them.
 type Set struct {
 	set *metrics.Set
+
+	mu      sync.Mutex
+	servers map[string]*Servers
 }
 
 // New makes an empty set.

@@ -108,6 +108,7 @@ func (c *call) countWhole(b []byte) []byte {
 		n, _ := m.Pass(b)
 		b = b[:m.Finish(b[:n])]
 	}
+	c.promise.learn(&c.trial, &m)
 	var input int64
 	if _, ok := m.Report(); !ok {
 		input = c.estimateInput()
@@ -131,6 +132,7 @@ func (s *stream) settle() {
 	how := cutShort
 	if s.complete || s.events && s.meter.Said() {
 		how = complete
+		s.promise.learn(&s.trial, &s.meter)
 	}
 	count(s.calls, &s.meter, s.input, how)
 	s.counted = false

@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -15,9 +16,11 @@ import (
 // otherwise is what the path means with another method.
 func (c *call) attempt(otherwise *routing.Operation) *failure {
 	defer c.proxy.ejections.abandon(&c.trial)
-	for {
-		if r := c.choose(); r != nil {
-			return fail(r.Code, "%s", r.Message)
+	for moved := false; ; {
+		if !moved {
+			if r := c.choose(); r != nil {
+				return fail(r.Code, "%s", r.Message)
+			}
 		}
 		c.trial.hurried = c.made > 0
 		if f := c.refuseOperation(otherwise); f != nil {
@@ -27,9 +30,15 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 			return f
 		}
 		c.chooseKey()
-		f, reason := c.try()
+		f, reason := c.enter()
+		if f == nil {
+			f, reason = c.try()
+		}
 		if f == nil {
 			return nil
+		}
+		if moved = c.move(f); moved {
+			continue
 		}
 		c.judge(f)
 		if !reason.granted {
@@ -50,15 +59,21 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 // judge tells the ejections what a failed attempt says of the backend.
 func (c *call) judge(f *failure) {
 	switch f.code {
-	case routing.ConnectFailure, routing.UntrustedCertificate, routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout:
-		c.proxy.ejections.failed(&c.trial)
+	case routing.ConnectFailure:
+		fault := balance.Refused
+		if isTimeout(f.cause) {
+			fault = balance.Silent
+		}
+		c.proxy.ejections.failed(&c.trial, fault)
+	case routing.UntrustedCertificate, routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout:
+		c.proxy.ejections.failed(&c.trial, balance.Gateway)
 	case routing.DeadlineExceeded:
 		if !c.trial.hurried {
-			c.proxy.ejections.failed(&c.trial)
+			c.proxy.ejections.failed(&c.trial, balance.Gateway)
 		}
 	default:
 	}
-	c.proxy.ejections.abandon(&c.trial)
+	c.leave()
 }
 
 // late tells whether the rule's time for the whole request is over.
@@ -102,7 +117,7 @@ func (c *call) try() (*failure, retryReason) {
 	if f := c.compose(&out); f != nil {
 		return f, c.afterRevoked(f)
 	}
-	pool := c.proxy.pool(t.Endpoint)
+	pool := c.pool()
 	// What is not sent again unasked (see unserved) must not meet a connection that the provider is just closing.
 	for fresh := c.once || c.operation != nil && (c.operation.Form || c.operation.Upgrade); ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline, &t.Policy)
@@ -169,17 +184,18 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		return f, reason, false
 	}
 	if status == fasthttp.StatusSwitchingProtocols {
-		if f = c.join(conn); f == nil {
-			c.proxy.ejections.completed(&c.trial)
-		}
-		return f, retryReason{}, false
+		return c.join(conn), retryReason{}, false
 	}
 	if c.asked && refusesAsking(status) {
 		f, reason := c.withoutAsking(conn)
 		return f, reason, false
 	}
 	if status >= fasthttp.StatusInternalServerError {
-		c.proxy.ejections.failed(&c.trial)
+		fault := balance.Failing
+		if status >= fasthttp.StatusBadGateway && status <= fasthttp.StatusGatewayTimeout {
+			fault = balance.Gateway
+		}
+		c.proxy.ejections.failed(&c.trial, fault)
 	}
 	if reason := c.retryStatus(&resp.Header); reason.granted {
 		c.proxy.ejections.completed(&c.trial) // 429: it is busy, not broken
@@ -188,6 +204,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		return fail(routing.UpstreamRefusal, "the provider answered %d", status), reason, false
 	}
 	s := c.newStream(conn, firstBy)
+	c.stick()
 	if s != nil && retries.FirstToken && c.attempts < retries.Attempts && !c.once {
 		// Nothing may reach the app yet: the next backend may be faster.
 		if err := s.awaitFirst(); err != nil {
@@ -203,7 +220,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		c.proxy.ejections.completed(&c.trial)
 		return nil, retryReason{}, false
 	}
-	s.trial, c.trial = c.trial, trial{}
+	s.trial, s.promise, c.trial = c.trial, c.promise, trial{}
 	if s.begun {
 		c.proxy.ejections.answered(&s.trial)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -45,8 +46,12 @@ type call struct {
 
 	level    int
 	tried    uint64
-	attempts int // that failed so far, and are followed by another
-	made     int // attempts that were begun
+	visited  []*balance.Server // of the current target and those before it
+	moves    int               // to another server since one could not be reached
+	promise  promise           // of tokens
+	sticky   string            // the value of the cookie that the answer is to set
+	attempts int               // that failed so far, and are followed by another
+	made     int               // attempts that were begun
 	trial    trial
 	forced   bool // the current target is ejected, as all are
 	budget   *retryBudget
@@ -64,13 +69,14 @@ const plainPort = 80
 
 func newCall(p *Proxy, ctx *fasthttp.RequestCtx) *call {
 	c := calls.Get().(*call)
-	*c = call{proxy: p, ctx: ctx, client: ctx.Conn().(*clientConn), body: c.body[:0], head: c.head[:0]}
+	*c = call{proxy: p, ctx: ctx, client: ctx.Conn().(*clientConn), body: c.body[:0], head: c.head[:0], visited: c.visited}
 	return c
 }
 
 func (c *call) done() {
 	c.forget()
-	*c = call{body: c.body[:0], head: c.head[:0]}
+	clear(c.visited) // they may be gone
+	*c = call{body: c.body[:0], head: c.head[:0], visited: c.visited[:0]}
 	calls.Put(c)
 }
 

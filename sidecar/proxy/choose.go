@@ -3,6 +3,7 @@ package proxy
 import (
 	"math/rand/v2"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -10,6 +11,9 @@ import (
 // never to another of the same. What is tried again, or moved away from an ejected backend, is nobody's share: it goes
 // to those that can be used. Where all of them are ejected, the first that was drawn is used all the same.
 func (c *call) choose() *routing.Refusal {
+	if c.attempts > 0 && c.stay() {
+		return nil
+	}
 	var why *routing.Refusal
 	var last struct {
 		target       *routing.Target
@@ -38,10 +42,21 @@ func (c *call) choose() *routing.Refusal {
 				without |= 1 << i // its refusal is no answer to what went wrong elsewhere
 				continue
 			}
-			if tr, ok := c.proxy.ejections.admit(b.Target); ok {
+			tr, r := c.admit(b.Target, gently)
+			if r == balance.Picked {
 				c.tried |= 1 << i
 				c.backend, c.target, c.trial, c.forced = b, b.Target, tr, false
 				return nil
+			}
+			if r == balance.Missing {
+				if why == nil {
+					why = c.missing(b.Target)
+				}
+				if nobodys {
+					without |= 1 << i
+					continue
+				}
+				break
 			}
 			if last.target == nil {
 				last.target, last.level, last.index, last.tried = b.Target, c.level, i, c.tried
@@ -53,19 +68,26 @@ func (c *call) choose() *routing.Refusal {
 	if last.target == nil {
 		return why
 	}
+	tr, r := c.admit(last.target, byForce)
+	if r != balance.Picked { // the last of its servers has just gone
+		return c.missing(last.target)
+	}
 	c.level, c.tried = last.level, last.tried|1<<last.index
 	c.backend = &c.rule.Levels[last.level].Backends[last.index]
-	c.target, c.trial, c.forced = last.target, c.proxy.ejections.force(last.target), true
+	c.target, c.trial, c.forced = last.target, tr, true
 	return nil
 }
 
 // others tells whether a backend is left that has not been tried. Those that are ejected count where all are.
 func (c *call) others() bool {
+	if c.target.Servers.Kind != "" && c.group(c.target) != nil && c.free(c.target) {
+		return true
+	}
 	for i, tried := c.level, c.tried; i < len(c.rule.Levels); i, tried = i+1, 0 {
 		l := &c.rule.Levels[i]
 		for j := range l.Backends {
 			b := &l.Backends[j]
-			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && c.admitted(b.Target) && (c.forced || c.proxy.ejections.free(b.Target)) {
+			if b.Target != nil && b.Weight > 0 && tried&(1<<j) == 0 && c.able(b.Target) && c.admitted(b.Target) && (c.forced || c.free(b.Target)) {
 				return true
 			}
 		}

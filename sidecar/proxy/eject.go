@@ -8,16 +8,14 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 )
 
-// maxEjection is how much longer than the first an ejection can get.
-const maxEjection = 10
-
-// ejections knows which backends failed so often in a row that they are left alone for a while. After that time one
-// call is the probe: its answer brings the backend back, its failure doubles the time. Nothing is refused for it; who
-// chooses a backend goes elsewhere while there is an elsewhere.
+// ejections knows which backends failed so often in a row that they are left alone for a while: see balance.Health. Nothing is refused
+// for it; who chooses a backend goes elsewhere while there is an elsewhere. Of a target with servers, it is these that fail, and their
+// group knows how they are doing; trials of both kinds come here.
 //
 // Calls at a provider that never failed cost two atomic reads here.
 type ejections struct {
@@ -44,24 +42,27 @@ func keyOf(t *routing.Target) backendKey { return backendKey{t.Endpoint, t.Provi
 
 // backend is how one that has failed is doing.
 type backend struct {
-	early, late int       // failures in a row: before the answer began, in its middle
-	out         bool      // ejected, until a probe is answered
-	until       time.Time // before which there is no probe
-	probing     bool
-	times       int    // ejections without a complete answer in between
-	turn        uint64 // of its last ejection or return: calls that were sent before say nothing about what came after
-	troubled    bool   // it is counted as such
+	balance.Health
+	troubled bool // it is counted as such
 }
 
-// trial is one attempt at a backend, from when it is chosen. It ends with completed, failed or abandon; any more of
-// them do nothing, as with the zero trial.
+// trial is one attempt at a backend, or at a server of one, from when it is chosen until abandon. In between, completed or failed may say
+// once how it went. Any more of them do nothing, as with the zero trial.
 type trial struct {
-	target   *routing.Target
-	turn     uint64
-	probe    bool
-	answered bool
-	hurried  bool // it has only the time that others left of the request's
+	balance.Trial
+	target  *routing.Target // nil: nothing is to be learnt any more
+	hurried bool            // it has only the time that others left of the request's
+	call    balance.Call    // at the server; the rest of the trial is its then
+	group   *group          // of that server
+	slot    *atomic.Int64   // where the attempt is counted; nil: nobody wants to know
 }
+
+// limitsOf gives when a backend is left alone.
+func limitsOf(p *routing.TrafficPolicy) balance.Limits {
+	return balance.Limits{After: p.EjectAfter, AfterGateway: p.EjectAfterGatewayErrors, Time: p.EjectionTime}
+}
+
+func ejects(p *routing.TrafficPolicy) bool { return p.EjectAfter > 0 || p.EjectAfterGatewayErrors > 0 }
 
 func newEjections(log logr.Logger, m *metrics.Set) *ejections {
 	e := &ejections{log: log, metrics: m, now: time.Now, used: map[backendKey]struct{}{}, all: map[backendKey]*backend{}}
@@ -77,21 +78,21 @@ func (e *ejections) admit(t *routing.Target) (trial, bool) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	tr.turn = e.turns.Load()
+	tr.Turn = e.turns.Load()
 	b := e.ejected(t)
 	if b == nil {
 		return tr, true
 	}
-	if !e.due(b) {
+	if !b.Due(e.now()) {
 		return trial{}, false
 	}
-	b.probing, tr.probe = true, true
+	b.Probe(&tr.Trial)
 	return tr, true
 }
 
 // force begins a trial where there is no other backend to go to. It is no probe, but its answer is as good as one.
 func (e *ejections) force(t *routing.Target) trial {
-	return trial{target: t, turn: e.turns.Load()}
+	return trial{target: t, Trial: balance.Trial{Turn: e.turns.Load()}}
 }
 
 // free tells whether admit would let a trial begin.
@@ -102,41 +103,41 @@ func (e *ejections) free(t *routing.Target) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.ejected(t)
-	return b == nil || e.due(b)
+	return b == nil || b.Due(e.now())
 }
 
 func (e *ejections) ejected(t *routing.Target) *backend {
-	if b := e.all[keyOf(t)]; b != nil && b.out && t.Policy.EjectAfter > 0 {
+	if b := e.all[keyOf(t)]; b != nil && b.Out() && ejects(&t.Policy) {
 		return b
 	}
 	return nil
 }
 
-func (e *ejections) due(b *backend) bool { return !b.probing && !e.now().Before(b.until) }
-
 // answered says that the first byte of an answer has come that is no failure.
 func (e *ejections) answered(tr *trial) {
-	if tr.target == nil || tr.answered {
+	if tr.group != nil {
+		if tr.call.Answered() {
+			tr.group.returns(tr.call.Server())
+		}
 		return
 	}
-	tr.answered = true
+	if tr.target == nil || tr.Answered {
+		return
+	}
+	tr.Answered = true
 	if e.troubled.Load() == 0 {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	b := e.all[keyOf(tr.target)]
-	if b == nil || tr.turn < b.turn {
+	if b == nil || !b.Concerns(&tr.Trial) {
 		return
 	}
-	b.early = 0
-	if b.out {
-		b.out, b.probing, tr.probe = false, false, false
-		// Who only ever begins its answers has to show a complete one first.
-		b.late = max(tr.target.Policy.EjectAfter-1, 0)
+	limits := limitsOf(&tr.target.Policy)
+	if b.Answers(&tr.Trial, &limits, e.turns.Load()+1) {
+		e.turns.Add(1)
 		e.out.Add(-1)
-		b.turn = e.turns.Add(1)
-		tr.turn = b.turn
 		e.log.Info("a provider that was left alone answers again", "code", routing.BackendEjected,
 			"provider", tr.target.Provider.String(), "upstream", addressOf(tr.target.Endpoint.Value()))
 	}
@@ -146,26 +147,37 @@ func (e *ejections) answered(tr *trial) {
 // completed says that all of the answer has come, or all that the app wanted.
 func (e *ejections) completed(tr *trial) {
 	e.answered(tr)
-	if tr.target == nil {
-		return
-	}
-	t := *tr
-	*tr = trial{}
-	if e.troubled.Load() == 0 {
+	tr.call.Completed()
+	t := tr.verdict()
+	if t.target == nil || e.troubled.Load() == 0 {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if b := e.all[keyOf(t.target)]; b != nil && t.turn >= b.turn {
-		b.early, b.late, b.times = 0, 0, 0
+	if b := e.all[keyOf(t.target)]; b != nil {
+		b.Completes(&t.Trial)
 		e.note(b)
 	}
 }
 
-// failed says that the provider did not answer, or not to the end.
-func (e *ejections) failed(tr *trial) {
+// verdict gives what a trial of a provider is about, and has nothing more learnt from it.
+func (tr *trial) verdict() trial {
 	t := *tr
-	*tr = trial{}
+	tr.target, tr.Trial = nil, balance.Trial{}
+	if tr.group != nil {
+		t.target = nil
+	}
+	return t
+}
+
+// failed says that the provider did not answer, or not to the end.
+func (e *ejections) failed(tr *trial, f balance.Fault) {
+	if tr.group != nil {
+		if left := tr.call.Failed(f, e.now()); left > 0 {
+			tr.group.leaves(tr.call.Server(), f, left)
+		}
+	}
+	t := tr.verdict()
 	if t.target == nil {
 		return
 	}
@@ -180,66 +192,58 @@ func (e *ejections) failed(tr *trial) {
 		b = &backend{}
 		e.all[key] = b
 	}
-	switch {
-	case t.turn < b.turn || b.out && !t.probe:
-		return // it is known already
-	case t.answered:
-		b.late++
-	default:
-		b.early++
-	}
-	if limit := t.target.Policy.EjectAfter; b.out || limit > 0 && b.early+b.late >= limit {
-		e.eject(b, t.target)
+	limits := limitsOf(&t.target.Policy)
+	if b.Fails(&t.Trial, f, &limits) {
+		e.eject(b, t.target, f, &limits)
 	}
 	e.note(b)
 }
 
 // eject leaves a backend alone from now on.
-func (e *ejections) eject(b *backend, t *routing.Target) {
-	base := t.Policy.EjectionTime
-	length := min(base<<min(b.times, 4), maxEjection*base)
-	if !b.out {
+func (e *ejections) eject(b *backend, t *routing.Target, f balance.Fault, limits *balance.Limits) {
+	if !b.Out() {
 		e.out.Add(1)
 	}
-	b.out, b.probing = true, false
-	b.until = e.now().Add(length)
-	b.times++
-	b.turn = e.turns.Add(1)
+	length := b.Leave(f, limits, e.now(), e.turns.Add(1))
 	e.metrics.Ejections(t.Provider.Path()).Inc()
 	e.log.Info("a provider fails again and again: it is left alone where there is another", "code", routing.BackendEjected,
-		"provider", t.Provider.String(), "upstream", addressOf(t.Endpoint.Value()), "for", length.String(), "failures", b.early+b.late)
+		"provider", t.Provider.String(), "upstream", addressOf(t.Endpoint.Value()), "for", length.String(), "failures", b.Failures())
 }
 
-// abandon ends a trial that says nothing about the backend: the app left, or there was no connection to be had.
+// abandon ends a trial. Where neither completed nor failed was said, it shows nothing: the app left, or there was no connection to be had.
 func (e *ejections) abandon(tr *trial) {
-	t := *tr
+	t := tr.verdict()
+	tr.call.End()
+	if tr.slot != nil {
+		tr.slot.Add(-1)
+	}
 	*tr = trial{}
-	if !t.probe {
+	if !t.Probe || t.target == nil {
 		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if b := e.all[keyOf(t.target)]; b != nil && b.out && t.turn >= b.turn {
-		b.probing = false
+	if b := e.all[keyOf(t.target)]; b != nil {
+		b.Abandon(&t.Trial)
 	}
 }
 
 // note keeps the count of those in trouble.
 func (e *ejections) note(b *backend) {
-	switch troubled := b.out || b.early+b.late+b.times > 0; {
+	switch troubled := b.Troubled(); {
 	case troubled && !b.troubled:
 		e.troubled.Add(1)
 	case !troubled && b.troubled:
 		e.troubled.Add(-1)
 	}
-	b.troubled = b.out || b.early+b.late+b.times > 0
+	b.troubled = b.Troubled()
 }
 
 // retire forgets the backends that a new configuration has no use for.
 func (e *ejections) retire(table *routing.Table) {
 	used := map[backendKey]struct{}{}
 	for t := range table.Targets() {
-		if t.Policy.EjectAfter > 0 {
+		if ejects(&t.Policy) {
 			used[keyOf(t)] = struct{}{}
 		}
 	}
@@ -251,7 +255,7 @@ func (e *ejections) retire(table *routing.Table) {
 			continue
 		}
 		delete(e.all, key)
-		if b.out {
+		if b.Out() {
 			e.out.Add(-1)
 		}
 		if b.troubled {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 )
@@ -84,7 +85,7 @@ func (w *ward) fail(name string, times int) {
 		if !ok {
 			tr = w.force(w.target(name))
 		}
-		w.failed(&tr)
+		w.failed(&tr, balance.Failing)
 	}
 }
 
@@ -132,10 +133,10 @@ func TestAnEjectionThatGoesOnGetsLongerUpToTenTimes(t *testing.T) {
 		}
 		w.pass(1)
 		tr := w.mustAdmit(t, "a")
-		if !tr.probe {
+		if !tr.Probe {
 			t.Fatal("that is no probe")
 		}
-		w.failed(&tr)
+		w.failed(&tr, balance.Failing)
 	}
 	if n := w.set.Ejections("default/a").Get(); n != 10 || len(w.lines) != 10 {
 		t.Errorf("%d ejections, %d lines in the log", n, len(w.lines))
@@ -210,10 +211,10 @@ func TestCallsFromBeforeSayNothingOfWhatCameAfter(t *testing.T) {
 	}
 	w.pass(10 * time.Second)
 	tr := w.mustAdmit(t, "a")
-	w.failed(&before[2])
+	w.failed(&before[2], balance.Failing)
 	w.completed(&tr)
 	for i := range before[3:] {
-		w.failed(&before[3+i])
+		w.failed(&before[3+i], balance.Failing)
 	}
 	if !w.admits("a") {
 		t.Error("calls that hung before it was back eject it again")
@@ -241,7 +242,7 @@ func TestAProviderThatNeverEndsItsAnswersIsLeftAloneToo(t *testing.T) {
 	die := func() {
 		tr := w.mustAdmit(t, "a")
 		w.answered(&tr)
-		w.failed(&tr)
+		w.failed(&tr, balance.Failing)
 	}
 	for range 3 {
 		die()
@@ -270,10 +271,10 @@ func TestAnotherConfigurationForgetsWhatItDoesNotUse(t *testing.T) {
 	if w.out.Load() != 1 || w.troubled.Load() != 1 || len(w.all) != 1 {
 		t.Errorf("%d ejected, %d in trouble, %d known", w.out.Load(), w.troubled.Load(), len(w.all))
 	}
-	w.failed(&tr)
+	w.failed(&tr, balance.Failing)
 	for range 5 {
 		late := w.force(old)
-		w.failed(&late)
+		w.failed(&late, balance.Failing)
 	}
 	if len(w.all) != 1 || w.out.Load() != 1 {
 		t.Error("a call of the old configuration brings it back")
@@ -386,7 +387,7 @@ func TestThirtyTwoEjectedBackendsAreAllCalled(t *testing.T) {
 	for range 1000 {
 		c := w.call()
 		c.choose()
-		if !c.trial.probe && c.target.Provider.Name != "p7" {
+		if !c.trial.Probe && c.target.Provider.Name != "p7" {
 			t.Fatalf("%s gets a call beside its probe", c.target.Provider.Name)
 		}
 	}
@@ -426,23 +427,23 @@ func TestFlappingProvidersNeverLeaveACallWithoutOne(t *testing.T) {
 			case 2:
 				w.abandon(&c.trial)
 			default:
-				w.failed(&c.trial)
+				w.failed(&c.trial, balance.Failing)
 			}
 			open = append(open[:i], open[i+1:]...)
 		}
 		probes := map[string]int{}
 		for _, c := range open {
 			b := w.all[keyOf(c.target)]
-			if c.trial.probe && b.out && c.trial.turn >= b.turn { // the probe of this ejection
+			if c.trial.Probe && b.Out() && b.Concerns(&c.trial.Trial) { // the probe of this ejection
 				probes[c.target.Provider.Name]++
 			}
 		}
 		out, troubled := int32(0), int32(0)
 		for key, b := range w.all {
-			if n := probes[key.provider.Name]; b.out && b.probing != (n == 1) || n > 1 {
+			if n := probes[key.provider.Name]; b.Out() && b.Probing() != (n == 1) || n > 1 {
 				t.Fatalf("%d probes at %s: %+v", n, key.provider, *b)
 			}
-			if b.out {
+			if b.Out() {
 				out++
 			}
 			if b.troubled {

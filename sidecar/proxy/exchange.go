@@ -8,6 +8,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -133,10 +134,10 @@ func (c *call) lost(conn *upConn, err error) *failure {
 func (s *stream) judge(f *failure) {
 	switch f.code {
 	case routing.UpstreamReset, routing.UpstreamInvalid, routing.FirstTokenTimeout, routing.IdleTimeout:
-		s.proxy.ejections.failed(&s.trial)
+		s.proxy.ejections.failed(&s.trial, balance.Failing)
 	case routing.DeadlineExceeded:
 		if !s.begun && !s.trial.hurried {
-			s.proxy.ejections.failed(&s.trial)
+			s.proxy.ejections.failed(&s.trial, balance.Failing)
 		}
 	default:
 	}
@@ -146,7 +147,6 @@ func (s *stream) judge(f *failure) {
 func (s *stream) acquit() {
 	if s.begun || s.answer.done {
 		s.proxy.ejections.completed(&s.trial)
-	} else {
-		s.proxy.ejections.abandon(&s.trial)
 	}
+	s.proxy.ejections.abandon(&s.trial)
 }

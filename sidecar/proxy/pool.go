@@ -42,6 +42,7 @@ type pool struct {
 	tls      *tls.Config // nil: plain
 	names    *lookup     // of the endpoint, or of the proxy that leads there
 	egress   *Egress     // nil: the way is direct
+	served   bool        // it is that of a server, whose group says when it is to go
 
 	// Where there is somebody in the queue, there is no idle connection, and as many are open as the one in the queue
 	// may have: whoever changes that gives the queue its due before unlocking.
@@ -66,6 +67,17 @@ func newPool(e routing.Endpoint, all *upstreams) *pool {
 	} else {
 		p.names = &lookup{host: e.Host, queries: queries(e.Host, e.TLS), log: all.log}
 	}
+	return p
+}
+
+// newServerPool makes that of a server of the cluster, where no proxy is in the way.
+func newServerPool(e routing.Endpoint, all *upstreams, secured *tls.Config) *pool {
+	p := &pool{all: all, endpoint: e, address: addressOf(e), served: true}
+	if secured != nil {
+		p.tls = secured.Clone()
+		p.tls.ClientSessionCache = tls.NewLRUClientSessionCache(sessionsKept)
+	}
+	p.names = &lookup{host: e.Host, queries: queries(e.Host, e.TLS), log: all.log}
 	return p
 }
 
@@ -99,8 +111,10 @@ func (p *pool) get(client *clientConn, fresh bool, deadline time.Time, limits *r
 	c, f := p.dial(client, deadline, limits.ConnectTimeout)
 	if f != nil {
 		p.vacate()
+		return nil, f
 	}
-	return c, f
+	c.adopt(limits)
+	return c, nil
 }
 
 // claim gives an idle connection; else the right to make one, which is nothing at all; else a place in the queue,
@@ -184,7 +198,7 @@ func (p *pool) sweep(now time.Time) (empty bool) {
 	defer p.mu.Unlock()
 	kept := p.idle[:0]
 	for _, c := range p.idle {
-		if now.Sub(c.lastUsed) <= idleConnLimit && !c.old(now) {
+		if now.Sub(c.lastUsed) <= c.maxIdle && !c.old(now) {
 			kept = append(kept, c)
 			continue
 		}

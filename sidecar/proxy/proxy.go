@@ -45,6 +45,8 @@ type Options struct {
 	TrustedCAs *x509.CertPool
 	// Egress is the proxy that providers with TLS are reached through; nil means that they are reached directly.
 	Egress *Egress
+	// Members says who the servers of Services and InferencePools are; nil means that nobody knows.
+	Members *snapshot.Members
 	// Metrics takes what is counted; nil means that nobody looks.
 	Metrics *metrics.Set
 	// Memory is what the process may use, in bytes, of which a quarter may be buffered bodies; 0 means that it is found out.
@@ -66,6 +68,8 @@ type Proxy struct {
 	departures *departures
 	redirects  redirects
 	ejections  *ejections
+	servers    servers
+	slots      slots
 	keys       *keyring
 	budgets    retryBudgets
 	memory     *memory       // of buffered bodies
@@ -101,6 +105,8 @@ func New(o Options) (*Proxy, error) {
 		budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
 	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
+	p.servers.proxy, p.servers.all = p, map[groupKey]*group{}
+	p.servers.follow(o.Members)
 	p.show(o.Metrics)
 	if o.Memory == 0 {
 		o.Memory = memoryLimit()
@@ -233,6 +239,8 @@ func (p *Proxy) pool(e unique.Handle[routing.Endpoint]) *pool {
 func (p *Proxy) retire(s *snapshot.Snapshot) {
 	p.keys.adopt()
 	p.retirePools(s)
+	p.servers.retire(s.Table)
+	p.slots.retire(s.Table)
 	p.ejections.retire(s.Table)
 	p.budgets.retire(s.Table)
 	if p.edge != nil {
@@ -245,7 +253,7 @@ func (p *Proxy) retire(s *snapshot.Snapshot) {
 func (p *Proxy) retirePools(s *snapshot.Snapshot) {
 	used := s.Table.Endpoints()
 	p.pools.Range(func(k, v any) bool {
-		if _, ok := used[k.(unique.Handle[routing.Endpoint])]; !ok {
+		if _, ok := used[k.(unique.Handle[routing.Endpoint])]; !ok && !v.(*pool).served {
 			p.pools.Delete(k)
 			v.(*pool).retire()
 		}
@@ -261,6 +269,7 @@ func (p *Proxy) sweepPools() {
 		case <-p.stop:
 			return
 		case now := <-tick.C:
+			p.servers.sweep(now)
 			p.pools.Range(func(k, v any) bool {
 				if v.(*pool).sweep(now) {
 					p.pools.Delete(k) // hosts that are called once must not pile up

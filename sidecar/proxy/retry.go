@@ -51,7 +51,7 @@ func (c *call) again(r retryReason) retryReason {
 		return r
 	}
 	if !others {
-		c.level, c.tried = 0, 0
+		c.level, c.tried, c.visited = 0, 0, c.visited[:0]
 	}
 	c.attempts++
 	r.granted = true

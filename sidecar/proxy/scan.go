@@ -29,6 +29,7 @@ type document struct {
 	optionsEmpty bool
 	optionsOdd   bool // they are no object, or have a key that can be taken for include_usage: they are left alone
 	usage        span // stream_options.include_usage
+	most         span // max_tokens, or what stands for it
 }
 
 // span is a value in the text; {0, 0} where it is absent.
@@ -61,6 +62,8 @@ func scan(text []byte) (document, *failure) {
 			}
 		case "stream":
 			d.stream = value
+		case "max_tokens", "max_completion_tokens", "max_output_tokens":
+			d.most = value
 		case "stream_options":
 			d.options = value
 			if text[value.from] != '{' {

@@ -42,6 +42,7 @@ type stream struct {
 	meter    usage.Meter
 	calls    *metrics.Calls // nil as long as nothing can have reached the app
 	input    int64          // estimate of the request's tokens
+	promise  promise        // of tokens, that the server was chosen by
 	op       *routing.Operation
 	target   *routing.Target // nil: a host that no configuration names
 	key      *namedKey       // nil: the target has none
@@ -211,6 +212,7 @@ func (s *stream) awaitFirst() error {
 func (s *stream) fill() error {
 	err := s.receive()
 	s.measure()
+	s.follow()
 	if s.begun {
 		s.proxy.ejections.answered(&s.trial)
 	}

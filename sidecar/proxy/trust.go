@@ -10,11 +10,14 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
+// sessionsKept is how many sessions of TLS are remembered of an endpoint.
+const sessionsKept = 32
+
 // clientTLS says how TLS with an endpoint is made. Its sessions are kept, so that the next connection is cheaper.
 func clientTLS(e routing.Endpoint, trusted *authorities) *tls.Config {
 	config := &tls.Config{
 		ServerName: e.ServerName, RootCAs: trusted.with(e.TrustedCAs), NextProtos: []string{"http/1.1"},
-		ClientSessionCache: tls.NewLRUClientSessionCache(32), MinVersion: tls.VersionTLS12,
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessionsKept), MinVersion: tls.VersionTLS12,
 		DynamicRecordSizingDisabled: true, // nobody renders the beginning of a prompt
 	}
 	if e.CABundle != "" {

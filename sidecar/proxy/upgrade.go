@@ -99,6 +99,7 @@ type socket struct {
 	mask   mask            // of the key that was sent
 	target *routing.Target // nil: a host that no configuration names
 	key    *namedKey       // nil: the target has none
+	trial  trial           // which has shown what there is to show, and ends with the connection
 
 	touched atomic.Int64 // when something came last, in Unix nanoseconds
 	parting atomic.Bool  // one side has finished
@@ -128,6 +129,9 @@ func (c *call) join(conn *upConn) *failure {
 	if c.rule != nil {
 		s.idle = c.rule.Timeouts.Idle
 	}
+	c.stick()
+	c.proxy.ejections.completed(&c.trial)
+	s.trial, c.trial = c.trial, trial{}
 	c.hijack(bytes.Clone(h.Header()), s.run)
 	return nil
 }
@@ -159,6 +163,7 @@ func buffered(hijacked net.Conn) []byte {
 // run passes what either side sends to the other, until both have finished or one is gone.
 func (s *socket) run(early []byte) {
 	defer s.proxy.redirects.release()
+	defer s.proxy.ejections.abandon(&s.trial)
 	defer s.conn.discard()
 	s.touch()
 	if s.idle > 0 {

@@ -26,6 +26,9 @@ type upConn struct {
 	born     time.Time
 	young    uint8         // how much sooner than others it is old, in 256ths of agesApart
 	maxAge   time.Duration // by the last request's policy; 0: none
+	maxIdle  time.Duration // likewise
+	requests int           // that it has served
+	most     int           // that it may serve, by the last one's policy; 0: no limit
 	lastUsed time.Time
 	asked    time.Time // when the request in hand was sent
 	deadline time.Time // as it was last set
@@ -43,7 +46,7 @@ type upConn struct {
 const agesApart = 8
 
 func newUpConn(p *pool, raw *net.TCPConn, conn net.Conn) *upConn {
-	c := &upConn{Conn: conn, raw: raw, pool: p, born: time.Now(), young: uint8(rand.Uint32())}
+	c := &upConn{Conn: conn, raw: raw, pool: p, born: time.Now(), maxIdle: idleConnLimit, young: uint8(rand.Uint32())}
 	if secured, ok := conn.(*tls.Conn); ok {
 		c.below, _ = secured.NetConn().(*corked)
 	}
@@ -83,9 +86,20 @@ func (c *upConn) enlarge(size int) {
 
 // usable tells whether the next request may use an idle connection.
 func (c *upConn) usable(now time.Time, limits *routing.TrafficPolicy) bool {
-	c.maxAge = limits.MaxConnectionAge
-	return now.Sub(c.lastUsed) < idleConnLimit && !c.old(now) && c.alive()
+	c.adopt(limits)
+	return now.Sub(c.lastUsed) < c.maxIdle && !c.old(now) && !c.full() && c.alive()
 }
+
+// adopt has the connection follow a policy.
+func (c *upConn) adopt(limits *routing.TrafficPolicy) {
+	c.maxAge, c.most, c.maxIdle = limits.MaxConnectionAge, limits.MaxRequestsPerConnection, idleConnLimit
+	if limits.IdleTimeout > 0 {
+		c.maxIdle = min(c.maxIdle, limits.IdleTimeout)
+	}
+}
+
+// full tells whether it has served as many requests as it may.
+func (c *upConn) full() bool { return c.most > 0 && c.requests >= c.most }
 
 func (c *upConn) old(now time.Time) bool {
 	return c.maxAge > 0 && now.Sub(c.born) > c.maxAge-c.maxAge/(agesApart*256)*time.Duration(c.young)
@@ -138,6 +152,11 @@ func (c *upConn) unacknowledged() (n int) {
 // release gives a connection back for the next request.
 func (c *upConn) release() {
 	c.land()
+	c.requests++
+	if c.full() {
+		c.drop()
+		return
+	}
 	c.lastUsed = time.Now()
 	c.endBy(time.Time{})
 	c.pool.put(c)
@@ -146,6 +165,10 @@ func (c *upConn) release() {
 // discard ends a connection that is in use.
 func (c *upConn) discard() {
 	c.land()
+	c.drop()
+}
+
+func (c *upConn) drop() {
 	_ = c.raw.Close()
 	c.pool.vacate()
 }
