@@ -160,7 +160,7 @@ func (c *compiler) routeHost(o *object, w *where) *Host {
 		}
 		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Matched: len("/"), Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: maxBodyOf(r.Limits)}
 		rule.Levels = c.levels(o, r, &known)
-		h.Rules, h.MaxBody = append(h.Rules, rule), max(h.MaxBody, rule.MaxBody)
+		h.Rules, h.MaxBody = append(h.Rules, c.flatten(o, r, rule, w)...), max(h.MaxBody, rule.MaxBody)
 	}
 	h.paths = c.paths(known...)
 	return h

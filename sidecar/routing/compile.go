@@ -77,7 +77,8 @@ type compiler struct {
 	virtuals     []*virtual
 	gateways     []*gateway
 	gatewayByRef map[Ref]*gateway
-	budget       int // what is left of maxAllExpressions
+	meshVirtuals map[hostID]*virtual // by the Service that they are for, in sidecars
+	budget       int                 // what is left of maxAllExpressions
 	trusted      authorities
 }
 
@@ -185,6 +186,7 @@ func (c *compiler) judgeReferences() {
 		}
 		c.judgeRouteReferences(o)
 		c.judgeRouteGateways(o)
+		c.judgeFlattening(o)
 	}
 	for _, o := range c.providers {
 		if o.to != "" {

@@ -115,6 +115,11 @@ func TestTheOrderOfObjectsDecidesNothing(t *testing.T) {
 				random.Shuffle(len(in.Exported), func(i, j int) { in.Exported[i], in.Exported[j] = in.Exported[j], in.Exported[i] })
 				random.Shuffle(len(in.Routes), func(i, j int) { in.Routes[i], in.Routes[j] = in.Routes[j], in.Routes[i] })
 				random.Shuffle(len(in.Secrets), func(i, j int) { in.Secrets[i], in.Secrets[j] = in.Secrets[j], in.Secrets[i] })
+				random.Shuffle(len(in.VirtualServices), func(i, j int) {
+					in.VirtualServices[i], in.VirtualServices[j] = in.VirtualServices[j], in.VirtualServices[i]
+				})
+				random.Shuffle(len(in.Gateways), func(i, j int) { in.Gateways[i], in.Gateways[j] = in.Gateways[j], in.Gateways[i] })
+				random.Shuffle(len(in.Services), func(i, j int) { in.Services[i], in.Services[j] = in.Services[j], in.Services[i] })
 				random.Shuffle(len(in.Unreadable), func(i, j int) { in.Unreadable[i], in.Unreadable[j] = in.Unreadable[j], in.Unreadable[i] })
 				if got := compiled(t, in); got != want {
 					t.Fatalf("%s:\n%s\nand in another order:\n%s", name, want, got)

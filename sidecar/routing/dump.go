@@ -229,6 +229,9 @@ func (m *match) String() string {
 	for _, q := range m.query {
 		parts = append(parts, fmt.Sprintf("parameter %q%s", q.name, q.value.String()))
 	}
+	for _, more := range m.and {
+		parts = append(parts, more.String())
+	}
 	if len(parts) == 0 {
 		return "always"
 	}

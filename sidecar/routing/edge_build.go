@@ -45,11 +45,18 @@ type edge struct {
 	routes   map[Ref][]*object
 	ports    map[uint16]*Listener
 	plain    map[uint16]claims
+	rules    map[ruled][]*Rule
+}
+
+// ruled is what rules are of, which all hosts of a VirtualService share.
+type ruled struct {
+	virtual *virtual
+	where   *where
 }
 
 // listen makes the listeners of a gateway.
 func (c *compiler) listen(t *Table) {
-	e := edge{c, map[Ref][]*virtual{}, map[Ref][]*object{}, map[uint16]*Listener{}, map[uint16]claims{}}
+	e := edge{c, map[Ref][]*virtual{}, map[Ref][]*object{}, map[uint16]*Listener{}, map[uint16]claims{}, map[ruled][]*Rule{}}
 	for _, v := range c.virtuals {
 		if v.visible(c.workload.Namespace) {
 			for _, ref := range v.bound {
@@ -213,7 +220,7 @@ func (e *edge) host(name string, claimed []*claim) *Host {
 		case first.route != nil:
 			k.virtual.warnOnce(HostConflict, "spec.hosts", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
 		default:
-			for _, rule := range e.virtualRules(k.virtual, k.where) {
+			for _, rule := range e.rulesOf(k) {
 				h.MaxBody = max(h.MaxBody, rule.MaxBody)
 				if len(claimed) > 1 && rule.takesAll() { // as in Istio: what others say of some calls goes first
 					last = append(last, rule)
@@ -231,6 +238,16 @@ func (e *edge) host(name string, claimed []*claim) *Host {
 	}
 	h.Rules = append(h.Rules, last...)
 	return h
+}
+
+func (e *edge) rulesOf(k *claim) []*Rule {
+	of := ruled{k.virtual, k.where}
+	rules, known := e.rules[of]
+	if !known {
+		rules = e.virtualRules(k.virtual, k.where)
+		e.rules[of] = rules
+	}
+	return rules
 }
 
 func (r *Rule) takesAll() bool {

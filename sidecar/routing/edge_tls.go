@@ -69,9 +69,9 @@ func (s *gatewayServer) judgeTLS(protocol string) {
 	case t.CACRL != "":
 		refuse(NotSupported, ".caCrl", "is not honoured, so the server lets nobody in: use certificates that expire soon, or remove it")
 	}
-	for name, version := range map[string]string{".minProtocolVersion": t.MinProtocolVersion, ".maxProtocolVersion": t.MaxProtocolVersion} {
-		if _, ok := tlsVersions[version]; !ok {
-			refuse(InvalidValue, name, "is not a version: use TLS_AUTO, TLSV1_0, TLSV1_1, TLSV1_2 or TLSV1_3")
+	for _, v := range []struct{ name, version string }{{".minProtocolVersion", t.MinProtocolVersion}, {".maxProtocolVersion", t.MaxProtocolVersion}} {
+		if _, ok := tlsVersions[v.version]; !ok {
+			refuse(InvalidValue, v.name, "is not a version: use TLS_AUTO, TLSV1_0, TLSV1_1, TLSV1_2 or TLSV1_3")
 		}
 	}
 	if lowest, highest := tlsVersions[t.MinProtocolVersion], tlsVersions[t.MaxProtocolVersion]; highest != 0 && lowest > highest {

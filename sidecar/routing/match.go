@@ -10,11 +10,12 @@ type match struct {
 	uri, method, authority *stringMatch
 	labels                 map[string]string // only where the workload is not known
 	model                  *stringMatch
+	and                    []*match // which must hold, too
 }
 
 // always tells whether it holds for every request.
 func (m *match) always() bool {
-	return len(m.headers)+len(m.without)+len(m.query)+len(m.labels) == 0 && m.uri == nil && m.method == nil && m.authority == nil && m.model == nil
+	return len(m.headers)+len(m.without)+len(m.query)+len(m.labels)+len(m.and) == 0 && m.uri == nil && m.method == nil && m.authority == nil && m.model == nil
 }
 
 type headerMatch struct {
@@ -112,6 +113,11 @@ func (m *match) holds(r Request, model []byte) bool {
 	for i := range m.query {
 		q := &m.query[i]
 		if value, present := r.QueryParameter(q.name); !present || !q.value.matches(value) {
+			return false
+		}
+	}
+	for _, more := range m.and {
+		if !more.holds(r, model) {
 			return false
 		}
 	}

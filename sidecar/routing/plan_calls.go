@@ -10,18 +10,62 @@ import (
 type kindOfCall []condition
 
 type condition struct {
-	header string // canonical; empty for the model
+	header string // canonical; empty for the model; what is no header begins as no header does (see others)
 	value  *stringMatch
+}
+
+// others gives what a match says beside headers and the model: of the path, the method, the authority, parameters, and headers that
+// must not be.
+func (m *match) others() (all []condition) {
+	for _, part := range []struct {
+		name  string
+		value *stringMatch
+	}{{":path", m.uri}, {":method", m.method}, {":authority", m.authority}} {
+		if part.value != nil && part.value.fold {
+			part.name += " " + part.value.value // nothing else is compared as it is
+		}
+		if part.value != nil {
+			all = append(all, condition{part.name, part.value})
+		}
+	}
+	for i := range m.query {
+		all = append(all, condition{"?" + m.query[i].name, &m.query[i].value})
+	}
+	for i := range m.without {
+		w := &m.without[i]
+		all = append(all, condition{"!" + w.name + w.value.String(), &w.value})
+	}
+	for i := range m.and {
+		for j := range m.and[i].headers {
+			all = append(all, condition{m.and[i].headers[j].name, &m.and[i].headers[j].value})
+		}
+		all = append(all, m.and[i].others()...)
+	}
+	return all
+}
+
+// label names what a condition is about.
+func (c *condition) label() string {
+	switch {
+	case c.header == "":
+		return "model"
+	case c.header[0] == ':':
+		name, _, _ := strings.Cut(c.header[1:], " ")
+		return name
+	case c.header[0] == '?':
+		return "parameter " + clip(c.header[1:], 40)
+	case c.header[0] == '!':
+		name, _, _ := strings.Cut(c.header[1:], " ")
+		return "no header " + clip(strings.ToLower(name), 40)
+	}
+	return "header " + clip(strings.ToLower(c.header), 40)
 }
 
 // String gives what follows "calls", such as `with header user-type exact "subscriber"`.
 func (k kindOfCall) String() string {
 	var parts []string
 	for _, c := range k {
-		name := "model"
-		if c.header != "" {
-			name = "header " + clip(strings.ToLower(c.header), 40)
-		}
+		name := c.label()
 		switch {
 		case c.value.kind == "":
 			parts = append(parts, name)
@@ -41,6 +85,9 @@ func (c *comparison) kind(m *match) kindOfCall {
 	}
 	if m.model != nil {
 		k, _ = c.and(k, condition{"", m.model})
+	}
+	for _, more := range m.others() {
+		k, _ = c.and(k, more)
 	}
 	return k
 }
@@ -117,6 +164,11 @@ func (c *comparison) takes(r *Rule, k kindOfCall) bool {
 		c.leftOfHost -= 1 + len(k)*len(m.headers)
 		for i := range m.headers {
 			need := condition{m.headers[i].name, &m.headers[i].value}
+			if !slices.ContainsFunc(k, func(known condition) bool { return c.covers(need, known) }) {
+				return false
+			}
+		}
+		for _, need := range m.others() {
 			if !slices.ContainsFunc(k, func(known condition) bool { return c.covers(need, known) }) {
 				return false
 			}

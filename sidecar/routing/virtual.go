@@ -33,6 +33,8 @@ type virtualRoute struct {
 	backends []virtualBackend
 	timeouts Timeouts
 	retries  Retries
+	limited  bool     // it says itself how long calls may take
+	retried  bool     // it says itself what is tried again
 	answers  bool     // it calls no backend
 	refusal  *Refusal // why nothing can be done as it says
 }
@@ -182,7 +184,7 @@ func (c *compiler) judgeHTTPRoute(v *virtual, i int) *virtualRoute {
 		if t.Duration < 0 {
 			v.refuse(r, InvalidValue, r.field+".timeout", "%s is negative: use a duration such as 30s, or 0s for no limit", t.Duration)
 		}
-		r.timeouts.Request = t.Duration
+		r.timeouts.Request, r.limited = t.Duration, true
 	}
 	v.judgeRetries(r, from.Retries)
 	r.refusal = cmp.Or(r.refusal, v.wrong(before))
@@ -242,8 +244,6 @@ func (v *virtual) judgeDestination(r *virtualRoute, field string, d *istio.Desti
 		v.refuse(r, InvalidValue, field+".host", "is required: the name of a Service")
 	}
 }
-
-func (d *virtualBackend) port() uint16 { return portOf(&d.destination) }
 
 func portOf(d *istio.Destination) uint16 {
 	if d.Port == nil {

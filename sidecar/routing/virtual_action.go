@@ -30,9 +30,10 @@ func (c *compiler) judgeAction(v *virtual, r *virtualRoute, from *istio.HTTPRout
 	}
 	a.Headers = v.headerEdits(r.field+".headers", from.Headers)
 	if from.Headers != nil && from.Headers.Request != nil {
-		for name, value := range from.Headers.Request.Set {
+		set := from.Headers.Request.Set
+		for _, name := range slices.Sorted(maps.Keys(set)) {
 			if isAuthority(name) && a.Rewrite.Authority == "" {
-				a.Rewrite.Authority = v.judgeAuthority(r, r.field+".headers.request.set["+name+"]", value)
+				a.Rewrite.Authority = v.judgeAuthority(r, r.field+".headers.request.set["+name+"]", set[name])
 			}
 		}
 	}

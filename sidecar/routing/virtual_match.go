@@ -152,7 +152,7 @@ func (m *virtualMatch) possible(w *where) bool {
 	if len(m.gateways) > 0 || m.mesh { // as in Istio, labels do not matter then
 		return w.among(m.gateways, m.mesh)
 	}
-	return (w.labels == nil || subset(m.labels, w.labels)) && (m.namespace == "" || m.namespace == w.namespace)
+	return (w.labels == nil || subset(m.labels, w.labels)) && (m.namespace == "" || w.namespace == "" || m.namespace == w.namespace)
 }
 
 // ruleName names a rule by its route and the match of it, as Istio does.

@@ -18,6 +18,7 @@ func (v *virtual) judgeRetries(r *virtualRoute, from *istio.HTTPRetry) {
 		return
 	}
 	at := r.field + ".retries"
+	r.retried = true
 	r.retries.Attempts = int(from.Attempts)
 	if from.Attempts < 0 {
 		v.refuse(r, InvalidValue, at+".attempts", "%d is negative: use 0 for none", from.Attempts)

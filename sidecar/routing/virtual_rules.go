@@ -68,7 +68,7 @@ func (c *compiler) virtualLevel(v *virtual, backends []virtualBackend, refusal *
 	for i := range backends {
 		d := &backends[i]
 		b := Backend{Weight: d.weight, Headers: d.headers}
-		b.Target, b.Refusal = c.destination(v.object, v.object.Namespace, d.destination.Host, d.destination.Subset, d.port())
+		b.Target, b.Refusal = c.destination(v.object.Namespace, &d.destination, "")
 		l.Backends, l.total = append(l.Backends, b), l.total+uint64(b.Weight)
 	}
 	return l
@@ -85,7 +85,7 @@ func (c *compiler) virtualAction(v *virtual, r *virtualRoute) *Action {
 	for i := range r.mirrors {
 		m := Mirror{Share: r.mirrors[i].share}
 		d := &r.mirrors[i].destination
-		m.Target, m.Refusal = c.destination(v.object, v.object.Namespace, d.Host, d.Subset, portOf(d))
+		m.Target, m.Refusal = c.destination(v.object.Namespace, d, "")
 		a.Mirrors = append(a.Mirrors, m)
 	}
 	return &a
@@ -103,7 +103,7 @@ func (c *compiler) judgeVirtualReferences() {
 				v.unresolved(r.backends[i].field, c.refusalOf(v, &r.backends[i]))
 			}
 			for i := range r.mirrors {
-				_, refusal := c.destination(v.object, v.object.Namespace, r.mirrors[i].destination.Host, r.mirrors[i].destination.Subset, portOf(&r.mirrors[i].destination))
+				_, refusal := c.destination(v.object.Namespace, &r.mirrors[i].destination, "")
 				v.unresolved(r.mirrors[i].field, refusal)
 			}
 		}
@@ -117,7 +117,7 @@ func (c *compiler) judgeVirtualReferences() {
 }
 
 func (c *compiler) refusalOf(v *virtual, b *virtualBackend) *Refusal {
-	_, refusal := c.destination(v.object, v.object.Namespace, b.destination.Host, b.destination.Subset, b.port())
+	_, refusal := c.destination(v.object.Namespace, &b.destination, "")
 	return refusal
 }
 
@@ -162,7 +162,7 @@ func (v *virtual) judgeOrder() {
 }
 
 func (m *virtualMatch) takesAll() bool {
-	return m.refusal == nil && m.port == 0 && m.scheme == nil && len(m.labels)+len(m.gateways) == 0 && m.namespace == "" && m.match.everyPath()
+	return m.refusal == nil && !m.mesh && m.port == 0 && m.scheme == nil && len(m.labels)+len(m.gateways) == 0 && m.namespace == "" && m.match.everyPath()
 }
 
 // everyPath tells whether it holds for every request that names a path.

@@ -1,5 +1,7 @@
 package routing
 
+// What is in this file stands in for backend.go: delete it there.
+
 import (
 	"cmp"
 	"fmt"
@@ -7,22 +9,36 @@ import (
 	"unique"
 )
 
-// destination finds the servers that a destination of a VirtualService means.
-func (c *compiler) destination(from Ref, namespace, host, subset string, port uint16) (*Target, *Refusal) {
-	name, ns, _ := strings.Cut(strings.TrimSuffix(canonical(host, namespace), svcSuffix), ".")
+type destination struct {
+	kind            string // KindService or KindInferencePool
+	namespace, name string
+	subset          string // its name in a DestinationRule; empty: all servers
+	port            uint16 // 0: the only one; of a pool: all
+}
+
+// serviceNamed gives the Service that a host means which is named in a namespace; false where it cannot be one.
+func serviceNamed(host, namespace string) (destination, bool) {
+	name, in, found := strings.Cut(canonical(host, namespace), ".")
+	if !found || name == "" || in == "" || strings.ContainsAny(name+in, ".*:[") {
+		return destination{}, false
+	}
+	return destination{kind: KindService, namespace: in, name: name}, true
+}
+
+func (c *compiler) backend(from string, d destination, path string) (*Target, *Refusal) {
 	for i := range c.in.Services {
 		s := &c.in.Services[i]
-		if s.Name != name || s.Namespace != ns {
+		if s.Name != d.name || s.Namespace != d.namespace {
 			continue
 		}
 		for _, p := range s.Ports {
-			if p.Number == port || port == 0 && len(s.Ports) == 1 {
+			if p.Number == d.port || d.port == 0 && len(s.Ports) == 1 {
 				return &Target{
-					Provider: Ref{KindService, ns, name}, Servers: ServersID{Kind: KindService, Namespace: ns, Name: name, Subset: subset, Port: p.Name},
-					Endpoint: unique.Make(Endpoint{Host: name + "." + ns + clusterSuffix, Port: p.Number}), Policy: defaultPolicy, RevokedFor: -1,
+					Provider: Ref{KindService, d.namespace, d.name}, Servers: ServersID{Kind: KindService, Namespace: d.namespace, Name: d.name, Subset: d.subset, Port: p.Name},
+					Endpoint: unique.Make(Endpoint{Host: d.name + "." + d.namespace + clusterSuffix, Port: p.Number}), Policy: defaultPolicy, RevokedFor: -1,
 				}, nil
 			}
 		}
 	}
-	return nil, &Refusal{ServiceNotFound, fmt.Sprintf("no Service %s with port %d is in namespace %s: create it", name, port, cmp.Or(ns, namespace))}
+	return nil, &Refusal{ServiceNotFound, fmt.Sprintf("no Service %s with port %d is in namespace %s: create it", d.name, d.port, cmp.Or(d.namespace, from))}
 }
