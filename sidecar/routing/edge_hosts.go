@@ -30,7 +30,7 @@ func (t *hostTable[T]) find(authority []byte) T {
 	}
 	if len(t.suffixes) > 0 {
 		for at := bytes.IndexByte(name, '.'); at >= 0; {
-			if found := t.suffixes[string(name[at:])]; found != none {
+			if found := t.suffixes[string(name[at:])]; found != none && at > 0 {
 				return found
 			}
 			next := bytes.IndexByte(name[at+1:], '.')
