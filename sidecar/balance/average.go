@@ -26,3 +26,8 @@ func (a *average) add(v float64) {
 		}
 	}
 }
+
+// StillToCome gives how many tokens are taken to be still to come of an answer that was expected to have so many and has written of them. It is
+// half of what was expected at least: the lengths of answers have long tails, so that one which goes on beyond what was expected
+// has much to come, and however little that is, it takes a place at its server until then. In docs/balancing.md is what that is worth.
+func StillToCome(expected, written int64) int64 { return max(expected-written, expected/2, 1) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 
+	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/usage"
 )
 
@@ -49,18 +50,12 @@ func (d *document) limit(text []byte) int64 {
 	return n
 }
 
-// left is how many tokens are still to come of an answer that has as many already: an answer that is longer than was
-// expected is likely to be a long one.
-func (p *promise) left(written int64) int64 {
-	return max(p.output-written, written/8+1)
-}
-
 // follow corrects what the server still has to do by what has come of the answer.
 func (s *stream) follow() {
 	if s.promise.output == 0 || !s.begun {
 		return
 	}
-	s.trial.call.Remaining(s.promise.left(s.meter.Text()))
+	s.trial.call.Remaining(balance.StillToCome(s.promise.output, s.meter.Text()))
 }
 
 // learn has the next estimates know how long a complete answer was.

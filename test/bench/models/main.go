@@ -1,0 +1,96 @@
+// Command models compares ways to balance calls over servers of language models that are not there: an engine says how long each would
+// take to read and write. First as discrete events in simulated time, with the balancer that the proxy has, over many seeds; then once
+// for real, with the engines behind HTTP and `sidecar gateway` in front of them, to see whether both agree.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"remora.dev/remora/test/bench/figures"
+	"remora.dev/remora/test/bench/pinned"
+	"remora.dev/remora/test/netns"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
+			exit(err)
+		}
+	}
+	netns.Enter(nil)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		err = nil
+	case err != nil && ctx.Err() != nil:
+		err = errors.New("interrupted")
+	}
+	stop()
+	exit(err)
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// play takes a role in which the benchmark starts this program as a child of its own.
+func play(role string, args []string) (isRole bool, err error) {
+	switch role {
+	case "pinned":
+		return true, pinned.Become(args)
+	case "models":
+		return true, serveModels(args, os.Stdout)
+	}
+	return false, nil
+}
+
+func run(ctx context.Context, args []string, out, progress io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(progress)
+	quick := flags.Bool("quick", false, "seconds instead of minutes: its figures mean nothing")
+	markdown := flags.Bool("markdown", false, "print the tables as Markdown")
+	docs := flags.String("docs", "", "the folder to write the drawings to; empty: they are not drawn")
+	sidecar := flags.String("sidecar", "bin/sidecar", "the gateway of the run for real; empty: there is none")
+	simulating := flags.Bool("simulation", true, "simulate")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	s, r, form := fullSweep, fullReal, figures.Text
+	if *quick {
+		s, r = quickSweep, quickReal
+	}
+	if *markdown {
+		form = figures.Markdown
+	}
+	if *simulating {
+		all, err := s.run(ctx, progress)
+		if err != nil {
+			return err
+		}
+		s.tables(out, all, form)
+		if *docs != "" {
+			for name, drawn := range map[string][]byte{"balancing-load.svg": s.drawLoads(all), "balancing-apart.svg": s.drawApart(all)} {
+				if err := os.WriteFile(filepath.Join(*docs, name), drawn, 0o644); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if *sidecar == "" {
+		return nil
+	}
+	return r.run(ctx, *sidecar, out, progress, form)
+}
