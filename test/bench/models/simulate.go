@@ -118,14 +118,22 @@ func (r *simulation) arrives(number int, a modelserver.Arrival) {
 // left is how many tokens a call has still to have read and written, as far as its balancer can know.
 func (r *simulation) left(u *under, written int) int64 {
 	answer := u.group.Expected()
-	if r.foresight == exact {
+	switch {
+	case r.foresight == exact:
 		answer = int64(u.arrival.Output)
-	}
-	if written > 0 {
-		return max(answer-int64(written), 1)
+		if written > 0 {
+			return answer - int64(written)
+		}
+	case written > 0:
+		return balance.StillToCome(answer, int64(written))
+	case answer == 0:
+		answer = usualOutput
 	}
 	return int64(u.arrival.Prompt) + answer
 }
+
+// usualOutput is what the proxy expects of an answer as long as it knows of none.
+const usualOutput = 256
 
 func (m *machine) step(now time.Duration) {
 	var took time.Duration

@@ -21,6 +21,7 @@ type Line struct {
 type Panel struct {
 	Title, X, Y string
 	Lines       []Line
+	Ticks       []string // what is written below the values of the first line; none: the values
 }
 
 const (
@@ -45,12 +46,12 @@ func SVG(title string, columns int, panels []Panel) []byte {
 	fmt.Fprintf(&b, `<rect width="%s" height="%s" fill="%s"/>`+"\n", num(w), num(h), surface)
 	text(&b, w/2, 20, 15, ink, "middle", title)
 	names := namesOf(panels)
-	x := w/2 - float64(len(names))*75
+	x := w/2 - float64(len(names))*82
 	for i, name := range names {
 		fmt.Fprintf(&b, `<path d="M%s %sh24" stroke="%s" stroke-width="2.5"/>`+"\n", num(x), num(heading+10), colour(i))
 		point(&b, i, x+12, heading+10)
 		text(&b, x+30, heading+14, 12, ink, "start", name)
-		x += 150
+		x += 164
 	}
 	for i, p := range panels {
 		p.draw(&b, names, width*float64(i%columns), heading+legend+height*float64(i/columns))
@@ -90,11 +91,37 @@ func (p Panel) scale() scale {
 			}
 		}
 	}
-	if s.x1 <= s.x0 {
+	if s.x1 < s.x0 { // there is nothing to draw
+		return scale{0, 1, 0, 1}
+	}
+	if s.x1 == s.x0 {
 		s.x1 = s.x0 + 1
 	}
-	s.y0, s.y1 = s.y0-0.05, s.y1+0.08
+	// From a value that is written beside the axis to another one.
+	s.y0, s.y1 = math.Log10(tick(math.Pow(10, s.y0-0.01), downwards)), math.Log10(tick(math.Pow(10, s.y1+0.01), upwards))
 	return s
+}
+
+// towards is where the next tick is looked for.
+type towards int
+
+const (
+	downwards towards = iota
+	upwards
+)
+
+// tick gives the nearest 1, 2 or 5 times a power of ten.
+func tick(value float64, where towards) float64 {
+	best := math.Pow(10, math.Floor(math.Log10(value)))
+	for _, m := range []float64{1, 2, 5, 10} {
+		candidate := m * math.Pow(10, math.Floor(math.Log10(value)))
+		if candidate <= value {
+			best = candidate
+		} else if where == upwards {
+			return candidate
+		}
+	}
+	return best
 }
 
 func (s scale) at(x, y float64) (float64, float64) {
@@ -117,10 +144,10 @@ func (p Panel) draw(b *strings.Builder, names []string, dx, dy float64) {
 }
 
 func (p Panel) axes(b *strings.Builder, s scale) {
-	for decade := math.Floor(s.y0); decade <= s.y1; decade++ {
+	for decade := math.Floor(s.y0 + 1e-9); decade <= s.y1; decade++ {
 		for _, m := range []float64{1, 2, 5} {
 			value := m * math.Pow(10, decade)
-			if l := math.Log10(value); l < s.y0 || l > s.y1 {
+			if l := math.Log10(value); l < s.y0-1e-9 || l > s.y1+1e-9 {
 				continue
 			}
 			_, y := s.at(s.x0, value)
@@ -128,10 +155,14 @@ func (p Panel) axes(b *strings.Builder, s scale) {
 			text(b, left-6, y+4, 10.5, faint, "end", strconv.FormatFloat(value, 'g', 4, 64))
 		}
 	}
-	for _, x := range p.places() {
+	for i, x := range p.places() {
+		name := strconv.FormatFloat(x, 'g', 4, 64)
+		if i < len(p.Ticks) {
+			name = p.Ticks[i]
+		}
 		at, _ := s.at(x, math.Pow(10, s.y0))
 		fmt.Fprintf(b, `<path d="M%s %sv4" stroke="%s"/>`+"\n", num(at), num(height-bottom), faint)
-		text(b, at, height-bottom+16, 10.5, faint, "middle", strconv.FormatFloat(x, 'g', 4, 64))
+		text(b, at, height-bottom+16, 10.5, faint, "middle", name)
 	}
 	fmt.Fprintf(b, `<path d="M%s %sV%sH%s" fill="none" stroke="%s"/>`+"\n", num(left), num(top), num(height-bottom), num(width-right), faint)
 	text(b, left+(width-left-right)/2, height-8, 11, faint, "middle", p.X)
@@ -140,7 +171,7 @@ func (p Panel) axes(b *strings.Builder, s scale) {
 	b.WriteString("</g>\n")
 }
 
-// places are the values of the horizontal axis that are written below it: those of the first line, as far as there is room.
+// places are the values of the horizontal axis that are written below it: those of the first line.
 func (p Panel) places() []float64 {
 	if len(p.Lines) == 0 {
 		return nil

@@ -11,9 +11,9 @@ import (
 
 func TestADrawingIsWellFormedAndTheSameEachTime(t *testing.T) {
 	panels := []Panel{
-		{"p50 & others", "load, %", "s", []Line{{Name: "A<B", X: []float64{50, 70}, Y: []float64{0.1, 2}, Low: []float64{0.09, 1}, High: []float64{0.2, 3}}}},
-		{"p99", "load, %", "s", []Line{{Name: "A<B", X: []float64{50}, Y: []float64{1}}, {Name: "C", X: []float64{50, 60}, Y: []float64{4, 5}}}},
-		{"empty", "", "", nil},
+		{"p50 & others", "load, %", "s", []Line{{Name: "A<B", X: []float64{50, 70}, Y: []float64{0.1, 2}, Low: []float64{0.09, 1}, High: []float64{0.2, 3}}}, nil},
+		{"p99", "load, %", "s", []Line{{Name: "A<B", X: []float64{50}, Y: []float64{1}}, {Name: "C", X: []float64{50, 60}, Y: []float64{4, 5}}}, []string{"few", "many"}},
+		{"empty", "", "", nil, nil},
 	}
 	drawn := SVG("title", 2, panels)
 	decoder := xml.NewDecoder(bytes.NewReader(drawn))
@@ -26,7 +26,7 @@ func TestADrawingIsWellFormedAndTheSameEachTime(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, want := range []string{"p50 &amp; others", "A&lt;B", ">C<", ">70<"} {
+	for _, want := range []string{"p50 &amp; others", "A&lt;B", ">C<", ">70<", ">few<"} {
 		if !strings.Contains(string(drawn), want) {
 			t.Errorf("%q is not in it", want)
 		}
