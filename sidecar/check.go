@@ -41,7 +41,7 @@ func check(a launch.Args, w io.Writer) error {
 	}
 	fmt.Fprintln(w, summary(report, counts))
 	if report.Objects == 0 && len(report.Findings) == 0 {
-		fmt.Fprintf(w, "There is no LLMProvider, LLMRoute or Secret in %s. Of a folder, *.yaml, *.yml and *.json are read, and no folders in it.\n", a.Config)
+		fmt.Fprintf(w, "There is nothing that is read in %s: no LLMProvider, LLMRoute or Secret, and no object of Istio or of the cluster. Of a folder, *.yaml, *.yml and *.json are read, and no folders in it.\n", a.Config)
 	}
 	if counts[routing.Invalid] > 0 {
 		return errInvalid

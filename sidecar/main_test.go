@@ -60,7 +60,7 @@ func TestCheckOfAGoodConfigurationFindsNothing(t *testing.T) {
 func TestCheckSaysWhereItFoundNothing(t *testing.T) {
 	path := t.TempDir()
 	code, out, _ := call(t, "check", "--config", path)
-	if code != 0 || !strings.Contains(out, "There is no LLMProvider, LLMRoute or Secret in "+path) {
+	if code != 0 || !strings.Contains(out, "There is nothing that is read in "+path) {
 		t.Errorf("exit code %d: %q", code, out)
 	}
 }

@@ -48,7 +48,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	}
 	defer l.close()
 
-	store := snapshot.NewStore()
+	store, members := snapshot.NewStore(), snapshot.NewMembers()
 	settleOnce(store)
 	frugal()
 	failed := make(chan error, len(l.apps)+2)
@@ -58,11 +58,11 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	go func() { failed <- status.ServeAdmin(l.admin) }()
 
 	showConfiguration(counted, store)
-	followed, err := open(a, log.WithName("watch"), store, counted)
+	followed, err := open(a, log.WithName("watch"), told{store, members}, counted)
 	if err != nil {
 		return err
 	}
-	options := proxy.Options{Store: store, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
+	options := proxy.Options{Store: store, Members: members, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
 	if options.Public, err = publicAddress(a); err != nil {
 		return err
 	}

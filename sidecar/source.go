@@ -23,8 +23,14 @@ import (
 // A source follows a configuration and publishes it, until ctx ends.
 type source interface{ Run(ctx context.Context) }
 
+// told is what a source publishes.
+type told struct {
+	store   *snapshot.Store
+	members *snapshot.Members
+}
+
 // open gives the source that the command line names. Files have been read then; the API server has not been asked.
-func open(a launch.Args, log logr.Logger, store *snapshot.Store, counted *metrics.Set) (source, error) {
+func open(a launch.Args, log logr.Logger, to told, counted *metrics.Set) (source, error) {
 	var labels *watch.PodLabels
 	if a.LabelsFile != "" {
 		var err error
@@ -32,8 +38,12 @@ func open(a launch.Args, log logr.Logger, store *snapshot.Store, counted *metric
 			return nil, fmt.Errorf("--labels-file %s: %w", a.LabelsFile, err)
 		}
 	}
+	place := watch.Place{Region: a.Region, Zone: a.Zone}
 	if a.Config != "" {
-		files := &watch.Files{Path: a.Config, Labels: a.Labels, PodLabels: labels, Log: log, Store: store}
+		files := &watch.Files{
+			Path: a.Config, Labels: a.Labels, PodLabels: labels, Gateway: a.Command == launch.Gateway, Place: place,
+			Log: log, Store: to.store, Members: to.members,
+		}
 		if err := files.Load(); err != nil {
 			return nil, fmt.Errorf("--config %s: %w", a.Config, err)
 		}
@@ -51,7 +61,10 @@ func open(a launch.Args, log logr.Logger, store *snapshot.Store, counted *metric
 		showToken(counted, config.BearerTokenFile)
 	}
 	config.UserAgent = "remora-sidecar/" + version
-	api := &watch.API{Config: config, Namespace: namespace, KeysSecret: a.Keys, Labels: a.Labels, PodLabels: labels, LastGood: a.LastGood, Log: log, Store: store}
+	api := &watch.API{
+		Config: config, Namespace: namespace, KeysSecret: a.Keys, Labels: a.Labels, PodLabels: labels, LastGood: a.LastGood,
+		Gateway: a.Command == launch.Gateway, Place: place, Log: log, Store: to.store, Members: to.members,
+	}
 	if err := api.Load(); err != nil {
 		return nil, err
 	}

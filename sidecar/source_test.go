@@ -62,7 +62,7 @@ func TestClientGoSaysNothingByItself(t *testing.T) {
 	}
 	var said strings.Builder
 	log := funcr.New(func(_, line string) { said.WriteString(line) }, funcr.Options{Verbosity: 9})
-	if _, err := open(launch.Args{Command: launch.Proxy, Kubeconfig: kubeconfig}, log, snapshot.NewStore(), metrics.New()); err != nil {
+	if _, err := open(launch.Args{Command: launch.Proxy, Kubeconfig: kubeconfig}, log, told{store: snapshot.NewStore()}, metrics.New()); err != nil {
 		t.Fatal(err)
 	}
 	klog.ErrorS(nil, "sk-quoted")

@@ -40,6 +40,8 @@ type Objects struct {
 	VirtualServices  []istio.VirtualService
 	DestinationRules []istio.DestinationRule
 	Gateways         []istio.Gateway
+	// Compile does not look at these: who the servers are is in no table. See ServersOf.
+	EndpointSlices []EndpointSlice
 	// Objects that could not be decoded.
 	Unreadable []Unreadable
 	// Incomplete says that there may be objects that are not in here, so which hosts are owned is not
@@ -129,6 +131,9 @@ func (o *Objects) decode(tree any, twins []twin, namespace string) (Ref, error) 
 		return ref, o.decodeSecret(top, twins, ref)
 	}
 
+	if ref.Kind == "EndpointSlice" && version == "discovery.k8s.io/v1" {
+		return ref, o.decodeSlice(top, ref)
+	}
 	if o.decodeCluster(top, twins, ref, version) {
 		return ref, nil
 	}
@@ -225,6 +230,18 @@ func (o *Objects) decodeList(items any, twins []twin, namespace string) error {
 		}
 	}
 	return errors.Join(all...)
+}
+
+func (o *Objects) decodeSlice(top map[string]any, ref Ref) error {
+	text, err := json.Marshal(top)
+	if err != nil { // cannot be: it has been read
+		return fmt.Errorf("%w: %s: it cannot be read", ErrNotAnObject, ref)
+	}
+	s, err := DecodeEndpointSlice(text, ref.Namespace)
+	if err == nil {
+		o.EndpointSlices = append(o.EndpointSlices, s)
+	}
+	return err
 }
 
 func (o *Objects) decodeSecret(top map[string]any, twins []twin, ref Ref) error {

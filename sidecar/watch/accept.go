@@ -37,7 +37,7 @@ func (s *source) compile(now time.Time) (*routing.Table, []finding, *set) {
 	all := s.gather(now)
 	workload := s.workload
 	if workload != nil {
-		workload = &routing.Workload{Namespace: all.namespace, Labels: workload.Labels}
+		workload = &routing.Workload{Namespace: all.namespace, Labels: workload.Labels, Gateway: workload.Gateway}
 	}
 	table, findings := s.history.compile(all, workload)
 	return table, findings, all
@@ -76,7 +76,7 @@ func (h *history) remember(all *set, problems []routing.Problem) {
 	}
 	accepted := map[key]*version{}
 	for _, c := range all.candidates {
-		k := c.id()
+		k := c.id(c.ref.Namespace)
 		switch {
 		case c.refused == nil && !invalid[c.ref]:
 			accepted[k] = &version{doc: c.document, file: c.at.file, stamp: c.stamp}

@@ -14,7 +14,6 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
 
-	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
 )
@@ -27,13 +26,18 @@ const (
 	maxRest    = time.Second
 )
 
-// API follows the configuration in one namespace of a Kubernetes API server. It needs the rights to list and
-// watch LLMProviders, LLMRoutes and one Secret there, and never writes.
+// API follows the configuration in one namespace of a Kubernetes API server, or for a gateway in all of them. It needs the rights to
+// list and watch LLMProviders, LLMRoutes and one Secret there, and where the configuration speaks of Services or InferencePools, those,
+// their EndpointSlices, and Istio's objects. It never writes.
 type API struct {
 	// Config says how to reach the API server.
 	Config *rest.Config
-	// Namespace is the only one that is looked at.
+	// Namespace is that of the workload, and unless it is a gateway the only one that is looked at.
 	Namespace string
+	// Gateway: the workload is a gateway. Everything but the Secret of keys is followed in all namespaces.
+	Gateway bool
+	// Place is where the process is.
+	Place Place
 	// KeysSecret is the name of the Secret with what may be used of other Secrets; see v1beta1.KeysSecret.
 	KeysSecret string
 	// Labels are those of the workload that is served.
@@ -47,9 +51,14 @@ type API struct {
 	Log logr.Logger
 	// Store is where configurations are published.
 	Store *snapshot.Store
+	// Members is where it is published who the servers are. Without it, EndpointSlices are not followed.
+	Members *snapshot.Members
 
-	feeds   []*feed
+	client  rest.Interface
+	feeds   []*feed // of what is compiled
+	roll    *roll   // nil: no servers have been asked for yet
 	wake    chan struct{}
+	running *sync.WaitGroup
 	history history
 	started time.Time
 	waited  bool // graceTime is over
@@ -59,6 +68,9 @@ type API struct {
 	troubles map[string]string // what was logged, by resource
 	outage   *snapshot.Outage
 	held     time.Time // since when a table is held back; zero: none is
+	alone    time.Time // since when one is because its servers are not known
+	savedAt  time.Time
+	saving   bool // it is to be saved again, for other servers
 	saves    chan *saved
 	unusable bool // the last good configuration, as has been logged
 }
@@ -68,7 +80,7 @@ type compiled struct {
 	table    *routing.Table
 	findings []finding
 	all      *set
-	changes  []int     // of each feed
+	changes  map[*feed]int
 	saved    time.Time // if it comes from disk
 	workload *routing.Workload
 }
@@ -99,18 +111,15 @@ func (a *API) Load() error {
 	if err != nil {
 		return err
 	}
+	a.client = client
 	a.wake, a.saves, a.troubles = make(chan struct{}, 1), make(chan *saved, 1), map[string]string{}
-	add := func(kind, resource, path, name string) {
-		a.feeds = append(a.feeds, &feed{
-			kind: kind, resource: resource, path: path, namespace: a.Namespace, name: name, client: client,
-			changed: a.signal, back: a.back, retry: make(chan struct{}, 1),
-		})
+	a.feeds = []*feed{a.feed(&providerFeed), a.feed(&routeFeed), a.feed(&keysFeed)}
+	a.feeds[2].namespace, a.feeds[2].only = a.Namespace, a.KeysSecret
+	if a.Gateway {
+		for _, k := range needed(routing.Needs{}, true) {
+			a.feeds = append(a.feeds, a.feed(k))
+		}
 	}
-	group := v1beta1.GroupVersion.Group
-	path := "/apis/" + v1beta1.GroupVersion.String() + "/namespaces/" + a.Namespace + "/"
-	add(v1beta1.KindLLMProvider, "llmproviders."+group, path+"llmproviders", "")
-	add(v1beta1.KindLLMRoute, "llmroutes."+group, path+"llmroutes", "")
-	add(secretKind, "secrets", "/api/v1/namespaces/"+a.Namespace+"/secrets", a.KeysSecret)
 	return nil
 }
 
@@ -137,19 +146,22 @@ func (a *API) back() {
 func (a *API) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
+	a.running = &running
 	running.Go(func() { a.save(ctx) })
 	if a.PodLabels != nil {
 		running.Go(func() { a.PodLabels.run(ctx, a.signal) })
 	}
 	a.started = time.Now()
+	a.locate()
 	a.remember()
-	a.Log.Info("following Kubernetes", "server", a.Config.Host, "namespace", a.Namespace, "keys", a.KeysSecret)
+	a.Log.Info("following Kubernetes", "server", a.Config.Host, "namespace", orAll(a.scope()), "keys", a.KeysSecret)
 	rest := time.NewTimer(rand.N(jitterTime))
 	defer rest.Stop()
 	if !await(ctx, rest) {
 		return
 	}
 	for _, f := range a.feeds {
+		f.began = a.started
 		running.Go(func() { f.run(ctx) })
 	}
 	grace := time.NewTimer(graceTime)
@@ -163,13 +175,21 @@ func (a *API) Run(ctx context.Context) {
 			a.waited = true
 		}
 		began := time.Now()
-		a.look()
+		a.look(ctx)
 		// Changes that come meanwhile are taken in together. One that comes alone waits for nothing.
 		rest.Reset(min(max(minRest, time.Since(began)), maxRest))
 		if !await(ctx, rest) {
 			return
 		}
 	}
+}
+
+// scope is the namespace that is followed; empty: all are.
+func (a *API) scope() string {
+	if a.Gateway {
+		return ""
+	}
+	return a.Namespace
 }
 
 func await(ctx context.Context, timer *time.Timer) bool {
@@ -182,20 +202,22 @@ func await(ctx context.Context, timer *time.Timer) bool {
 }
 
 // look takes in what the feeds know.
-func (a *API) look() {
-	var changes []int
+func (a *API) look(ctx context.Context) {
+	changes := map[*feed]int{}
 	var states []state
+	synced := true
 	for _, f := range a.feeds {
 		s := f.state()
-		states, changes = append(states, s), append(changes, s.changes)
+		states = append(states, s)
+		changes[f] = s.changes
+		synced = synced && (s.changes > 0 || a.dispensable(s))
 	}
 	before := a.current
-	synced := !slices.Contains(changes, 0)
-	refused := slices.ContainsFunc(states, a.refuses)
+	refused := slices.ContainsFunc(states, func(s state) bool { return !s.optional && a.refuses(s) })
 	switch {
 	case synced:
-		if a.current == nil || !slices.Equal(a.current.changes, changes) || a.relabelled() {
-			a.compile(changes)
+		if a.current == nil || !maps.Equal(a.current.changes, changes) || a.relabelled() {
+			a.compile(ctx, changes)
 		}
 	case a.current != nil && a.relabelled(): // what is in use is from disk
 		a.relabel()
@@ -204,6 +226,11 @@ func (a *API) look() {
 	case a.current != nil && !a.current.saved.IsZero() && slices.ContainsFunc(states, a.forbids):
 		a.current, a.history, a.unusable = nil, history{}, true
 	}
+	a.resave()
+	if a.Place.Node != "" {
+		a.locate() // a server on the node may have told
+	}
+	states = append(states, a.roll.states()...)
 	a.tell(states)
 
 	next := &snapshot.Snapshot{Table: snapshot.NewStore().Load().Table, Outage: a.outage}
@@ -219,20 +246,38 @@ func (a *API) look() {
 	publish(a.Log, a.Store, next, findings, known, all)
 }
 
-// compile makes a table of what the feeds have.
-func (a *API) compile(changes []int) {
+// compile makes a table of what the feeds have, unless there is more to be followed first.
+func (a *API) compile(ctx context.Context, changes map[*feed]int) {
 	all := a.gather()
 	all.incomplete = !all.configured() && a.unconfigured()
+	if in := all.input(); a.follow(ctx, in.Needs()) {
+		return
+	}
 	c := &compiled{all: all, changes: changes, workload: a.workload()}
 	c.table, c.findings = a.history.compile(all, c.workload)
-	if a.early(c) {
+	if a.early(c) || a.unmanned(ctx, c) {
 		return
 	}
 	a.current = c
+	a.unfollow(c)
+	a.man(ctx, c)
 	if a.LastGood != "" {
-		// publish is about to retire the same.
-		a.keep(newSaved(a.Namespace, all, c.table.Retaining(a.Store.Load().Table).Retired()))
+		a.keep(a.newSaved(c))
 	}
+}
+
+// newSaved gives what is to be kept of a configuration that is about to run.
+func (a *API) newSaved(c *compiled) *saved {
+	a.savedAt, a.saving = time.Now(), false
+	if a.roll != nil {
+		a.roll.moved.Store(false)
+	}
+	// publish is about to retire the same.
+	s := newSaved(a.Namespace, c.all, c.table.Retaining(a.Store.Load().Table).Retired())
+	if a.Members != nil {
+		s.addServers(a.Members, c.table.ServersIDs())
+	}
+	return s
 }
 
 // unconfigured tells whether this pod has never had a configuration. Apps that call an LLM before its provider has been applied do not
@@ -248,6 +293,7 @@ func (a *API) relabel() {
 	c.workload = a.workload()
 	c.table, c.findings = a.history.compile(c.all, c.workload)
 	a.current = &c
+	a.locate()
 }
 
 // relabelled tells whether the table in use is for other labels than the pod has now.
@@ -256,7 +302,7 @@ func (a *API) relabelled() bool {
 }
 
 func (a *API) workload() *routing.Workload {
-	w := &routing.Workload{Namespace: a.Namespace, Labels: a.Labels}
+	w := &routing.Workload{Namespace: a.Namespace, Labels: a.Labels, Gateway: a.Gateway}
 	if a.PodLabels != nil {
 		w.Labels = *a.PodLabels.current.Load()
 	}
@@ -265,7 +311,7 @@ func (a *API) workload() *routing.Workload {
 
 // gather collects what the feeds have.
 func (a *API) gather() *set {
-	all := &set{namespace: a.Namespace, keysIn: a.KeysSecret, names: map[routing.Ref]named{}}
+	all := &set{namespace: a.Namespace, many: a.Gateway, keysIn: a.KeysSecret, names: map[routing.Ref]named{}}
 	for _, f := range a.feeds {
 		for _, arrived := range f.arrivals() {
 			all.objects++
@@ -289,7 +335,7 @@ func (s *set) trust(cas string, at place) {
 // add takes a document of the API server into the set.
 func (s *set) add(d *document, at place, h *history) {
 	c := &candidate{document: d, at: at, ref: d.ref, stamp: d.written()}
-	if v := h.accepted[d.id()]; v != nil && v.doc.uid == d.uid {
+	if v := h.accepted[d.id(s.namespace)]; v != nil && v.doc.uid == d.uid {
 		c.before = v
 	}
 	s.candidates = append(s.candidates, c)

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"remora.dev/remora/apis/istio"
 	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/sidecar/routing"
 )
@@ -28,21 +29,21 @@ type arrival struct {
 
 // arrive takes in an object as it is now. before is what is kept of the same name, or nil; it is also what comes back
 // where nothing has changed that anybody here looks at.
-func arrive(kind string, o *wireObject, before *arrival) *arrival {
+func arrive(k *kindOfFeed, o *wireObject, before *arrival) *arrival {
 	text := o.raw
-	if kind != secretKind {
-		text = o.essence(kind)
+	if k.kind != secretKind {
+		text = o.essence(k)
 	}
 	sum := sha256.Sum256(text)
 	if before != nil && before.uid == o.UID && before.sum == sum {
 		return before
 	}
 	a := &arrival{uid: o.UID, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
-	if kind == secretKind {
+	if k.kind == secretKind {
 		a.docs, a.cas = secretsIn(o)
 		return a
 	}
-	a.docs = []document{o.document(kind, text)}
+	a.docs = []document{o.document(k.kind, text)}
 	return a
 }
 
@@ -53,6 +54,8 @@ func (o *wireObject) document(kind string, text []byte) document {
 	var d document
 	if _, err := in.DecodeJSON(text, o.Namespace); err == nil {
 		d = documentsOf(&in, ref, nil)[0]
+	} else if !owns(kind) {
+		d = document{}
 	} else {
 		d.bad = unknown(ref)
 	}
@@ -67,9 +70,18 @@ func unknown(ref routing.Ref) *routing.Unreadable {
 	}}
 }
 
-// essence gives the text of an object without what costs memory and decides nothing: managed fields, annotations,
+// owns tells whether objects of a kind own hosts, whatever they say.
+func owns(kind string) bool { return kind == v1beta1.KindLLMProvider || kind == v1beta1.KindLLMRoute }
+
+// telling are the annotations that decide something, on other kinds than Remora's own.
+var telling = []string{istio.ExportToAnnotation, istio.BalanceAnnotation}
+
+// carried are those that are decoded of any object.
+var carried = append([]string{metav1.InitialEventsAnnotationKey}, telling...)
+
+// essence gives the text of an object without what costs memory and decides nothing: managed fields, most annotations,
 // labels and status. A change of these alone is none.
-func (o *wireObject) essence(kind string) []byte {
+func (o *wireObject) essence(k *kindOfFeed) []byte {
 	fields := map[string]json.RawMessage{}
 	if err := json.Unmarshal(o.raw, &fields); err != nil {
 		return o.raw
@@ -79,14 +91,22 @@ func (o *wireObject) essence(kind string) []byte {
 			fields[name] = text
 		}
 	}
-	set("apiVersion", v1beta1.GroupVersion.String())
-	set("kind", kind)
+	annotations := map[string]string{}
+	for _, name := range telling {
+		if value, ok := o.Annotations[name]; ok && !owns(k.kind) {
+			annotations[name] = value
+		}
+	}
+	set("apiVersion", k.apiVersion(0)) // the versions do not differ in what is looked at
+	set("kind", k.kind)
 	set("metadata", struct {
 		Name              string      `json:"name"`
 		Namespace         string      `json:"namespace"`
 		UID               types.UID   `json:"uid"`
 		CreationTimestamp metav1.Time `json:"creationTimestamp"`
-	}{o.Name, o.Namespace, o.UID, o.CreationTimestamp})
+
+		Annotations map[string]string `json:"annotations,omitempty"`
+	}{o.Name, o.Namespace, o.UID, o.CreationTimestamp, annotations})
 	delete(fields, "status")
 	text, err := json.Marshal(fields)
 	if err != nil {

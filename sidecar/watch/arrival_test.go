@@ -11,35 +11,35 @@ import (
 )
 
 func TestAChangeThatDecidesNothingIsNone(t *testing.T) {
-	first := arrive(v1beta1.KindLLMProvider, wireProvider(t, "1", "", keyedSpec), nil)
+	first := arrive(&providerFeed, wireProvider(t, "1", "", keyedSpec), nil)
 	managed := `,"managedFields":[{"manager":"kubectl"}],"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"},"labels":{"a":"b"}`
 	spec := keyedSpec + `,"status":{"conditions":[]}`
-	if arrive(v1beta1.KindLLMProvider, wireProvider(t, "2", managed, spec), first) != first {
+	if arrive(&providerFeed, wireProvider(t, "2", managed, spec), first) != first {
 		t.Error("managed fields, annotations, labels and status make another object")
 	}
 	if p := first.docs[0].provider; p == nil || p.Spec.Host != "a.example" || p.CreationTimestamp.IsZero() {
 		t.Errorf("what arrived is %+v", p)
 	}
-	if arrive(v1beta1.KindLLMProvider, wireProvider(t, "3", "", `{"host":"b.example"}`), first) == first {
+	if arrive(&providerFeed, wireProvider(t, "3", "", `{"host":"b.example"}`), first) == first {
 		t.Error("an edit is none")
 	}
 	again := wireProvider(t, "4", "", keyedSpec)
 	again.UID = "other"
-	if arrive(v1beta1.KindLLMProvider, again, first) == first {
+	if arrive(&providerFeed, again, first) == first {
 		t.Error("an object that was created again is the one from before")
 	}
 }
 
 func TestAnObjectThatCannotBeDecodedStopsNoListAndOwnsItsHosts(t *testing.T) {
 	list := `{"kind":"LLMProviderList","apiVersion":"istio.alibabacloud.com/v1beta1","metadata":{"resourceVersion":"7"},"items":[
-		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"a"},"spec":{"host":"a.example","port":"many","x":{"host":"b.example"}}},
-		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"b"},"spec":"nothing"},
-		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"c"},"spec":{"host":"c.example"}}]}`
+		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"a","namespace":"team"},"spec":{"host":"a.example","port":"many","x":{"host":"b.example"}}},
+		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"b","namespace":"team"},"spec":"nothing"},
+		{"apiVersion":"istio.alibabacloud.com/v1beta1","kind":"LLMProvider","metadata":{"name":"c","namespace":"team"},"spec":{"host":"c.example"}}]}`
 	got, _, err := wire{}.Decode([]byte(list), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &feed{kind: v1beta1.KindLLMProvider, changed: func() {}}
+	f := &feed{kindOfFeed: &providerFeed, changed: func() {}}
 	var all []any
 	for _, o := range got.(*wireList).Items {
 		all = append(all, o)

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,8 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
-// document is one object of a file. At most one of provider, route, secret and bad is set: none for an
-// object of another kind. It does not change once it is made.
+// document is one object of a file. At most one of provider, route, secret, other and bad is set: none for an
+// object of a kind that is not read. It does not change once it is made.
 type document struct {
 	line     int
 	sum      [sha256.Size]byte
@@ -27,16 +28,20 @@ type document struct {
 	provider *v1beta1.LLMProvider
 	route    *v1beta1.LLMRoute
 	secret   *routing.Secret
+	other    any // a pointer to what the cluster or Istio has: see kindOf
 	bad      *routing.Unreadable
 	key      bool // holds key material
 	exported bool // by the installation's namespace, and in the Secret of keys
 }
 
-func (d *document) id() key { return key{d.ref.Kind, d.ref.Name, d.exported} }
+// id names the document, which is in that namespace if it names none.
+func (d *document) id(namespace string) key {
+	return key{d.ref.Kind, cmp.Or(d.ref.Namespace, namespace), d.ref.Name, d.exported}
+}
 
 // ours tells whether the document is of a kind that the sidecar reads.
 func (d *document) ours() bool {
-	return d.provider != nil || d.route != nil || d.secret != nil || d.bad != nil
+	return d.provider != nil || d.route != nil || d.secret != nil || d.other != nil || d.bad != nil
 }
 
 // hosts gives every host that the document names.
@@ -186,6 +191,7 @@ func documentsOf(in *routing.Objects, ref routing.Ref, text []byte) []document {
 		s := &in.Secrets[i]
 		all = append(all, document{ref: refOf(secretKind, s.Namespace, s.Name), secret: s, key: len(s.Data) > 0})
 	}
+	all = append(all, others(in)...)
 	for i := range in.Unreadable {
 		all = append(all, document{ref: in.Unreadable[i].Object, bad: &in.Unreadable[i], key: looksLikeKey(text)})
 	}

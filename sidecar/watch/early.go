@@ -59,12 +59,9 @@ func (a *API) patience(next *compiled) time.Duration {
 
 // revised tells whether the Secret of keys is another one than for the table in use.
 func (a *API) revised(next *compiled) bool {
-	for i, f := range a.feeds {
-		if f.kind == secretKind && a.current.changes[i] != next.changes[i] {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.feeds, func(f *feed) bool {
+		return f.kind == secretKind && a.current.changes[f] != next.changes[f]
+	})
 }
 
 // lost gives the references that are unresolved and were not before.

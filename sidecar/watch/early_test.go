@@ -72,18 +72,19 @@ func TestCallsDoNotFailUntilAnotherKeyIsHandedOver(t *testing.T) {
 }
 
 func TestAKeyThatIsGoneIsNeverHeldBack(t *testing.T) {
-	a := &API{wake: make(chan struct{}, 1), feeds: []*feed{{kind: v1beta1.KindLLMProvider}, {kind: secretKind}}}
+	providers, keys := &feed{kindOfFeed: &providerFeed}, &feed{kindOfFeed: &keysFeed}
+	a := &API{wake: make(chan struct{}, 1), feeds: []*feed{providers, keys}}
 	used, other := refOf(v1beta1.KindLLMProvider, "team", "used"), refOf(v1beta1.KindLLMProvider, "team", "new")
-	a.current = &compiled{changes: []int{1, 1}, all: &set{candidates: []*candidate{{ref: used}}}}
+	a.current = &compiled{changes: map[*feed]int{providers: 1, keys: 1}, all: &set{candidates: []*candidate{{ref: used}}}}
 	missing := []finding{{Problem: routing.Problem{Object: used, Severity: routing.Unresolved, Code: routing.SecretNotFound}}}
-	if !a.early(&compiled{changes: []int{2, 1}, findings: missing}) {
+	if !a.early(&compiled{changes: map[*feed]int{providers: 2, keys: 1}, findings: missing}) {
 		t.Error("an edit with a reference to nothing is not held back")
 	}
 	missingAnew := []finding{{Problem: routing.Problem{Object: other, Severity: routing.Unresolved, Code: routing.SecretNotFound}}}
-	if a.patience(&compiled{changes: []int{2, 1}, findings: missingAnew}) >= a.patience(&compiled{changes: []int{2, 1}, findings: missing}) {
+	if a.patience(&compiled{changes: map[*feed]int{providers: 2, keys: 1}, findings: missingAnew}) >= a.patience(&compiled{changes: map[*feed]int{providers: 2, keys: 1}, findings: missing}) {
 		t.Error("a new host is not owned until its key is there")
 	}
-	if a.early(&compiled{changes: []int{2, 2}, findings: missing}) {
+	if a.early(&compiled{changes: map[*feed]int{providers: 2, keys: 2}, findings: missing}) {
 		t.Error("another Secret is held back")
 	}
 }

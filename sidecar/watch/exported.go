@@ -40,7 +40,7 @@ func (s secretsOf) provider(name string, value []byte) document {
 	}
 	o := head.object(entry.Provider)
 	o.Namespace, o.Name = ref.Namespace, ref.Name
-	d := o.document(ref.Kind, o.essence(ref.Kind))
+	d := o.document(ref.Kind, o.essence(&providerFeed))
 	d.exported = true
 	if entry.Withheld {
 		d.provider, d.bad = nil, &routing.Unreadable{Object: ref, Hosts: d.hosts(), Problems: []routing.Problem{{

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	kwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -31,39 +33,43 @@ const (
 
 // feed follows the objects of one kind. It is the store of a Reflector.
 type feed struct {
-	kind      string
-	resource  string // as in "llmroutes.istio.alibabacloud.com"
-	path      string // of the collection
-	namespace string
-	name      string // of the only object to follow; empty: all
+	*kindOfFeed
+	namespace string // empty: all
+	only      string // the name of the only object to follow; empty: all
+	selector  string // of labels; empty: all
 	client    rest.Interface
-	changed   func() // something of what state gives
-	back      func() // the API server is there again
+	store     cache.ReflectorStore // takes what is told: the feed itself, or what is made of EndpointSlices
+	began     time.Time
+	stop      context.CancelFunc // nil: it ends with all
+	changed   func()             // something of what state gives
+	back      func()             // the API server is there again
 	retry     chan struct{}
 
 	// Of the goroutine that asks.
+	version   int // of versions
 	asked     time.Time
 	quick     int   // how often in a row it was asked in vain, or for a short time
 	streaming error // of the last try to have a list streamed
 	pause     time.Duration
 
 	mu      sync.Mutex
-	objects map[string]*arrival
+	objects map[types.NamespacedName]*arrival
 	changes int // of objects; 0 before they are known
 	trouble error
 	since   time.Time // of trouble
 	refused time.Time // since when trouble is a refusal
+	absent  time.Time // since when there is no such kind; zero: there is
 }
 
 // run follows until ctx ends.
 func (f *feed) run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, logr.Discard()) // what matters is told by trouble, once
 	r := cache.NewReflectorWithOptions(
-		&cache.ListWatch{ListWithContextFunc: f.list, WatchFuncWithContext: f.watch}, &wireObject{}, f,
+		&cache.ListWatch{ListWithContextFunc: f.list, WatchFuncWithContext: f.watch}, &wireObject{}, f.store,
 		cache.ReflectorOptions{Name: f.resource, TypeDescription: f.resource, Backoff: &wait.Backoff{Duration: againTime, Factor: 2, Jitter: 1, Steps: 5}},
 	)
 	for ctx.Err() == nil {
-		if err := r.ListAndWatchWithContext(ctx); err != nil && f.healthy() {
+		if err := r.ListAndWatchWithContext(ctx); err != nil && f.healthy() && !f.missing(err) {
 			f.fail(ctx, err)
 		}
 	}
@@ -117,10 +123,11 @@ func (f *feed) list(ctx context.Context, options metav1.ListOptions) (runtime.Ob
 func unsupported(err error) bool { return apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) }
 
 func (f *feed) request(options *metav1.ListOptions) *rest.Request {
-	if f.name != "" {
-		options.FieldSelector = fields.OneTermEqualSelector("metadata.name", f.name).String()
+	if f.only != "" {
+		options.FieldSelector = fields.OneTermEqualSelector("metadata.name", f.only).String()
 	}
-	return f.client.Get().AbsPath(f.path).SpecificallyVersionedParams(options, metav1.ParameterCodec, metav1.Unversioned).MaxRetries(0)
+	options.LabelSelector = f.selector
+	return f.client.Get().AbsPath(f.path(f.version, f.namespace)).SpecificallyVersionedParams(options, metav1.ParameterCodec, metav1.Unversioned).MaxRetries(0)
 }
 
 // await waits until the API server may be asked.
@@ -158,12 +165,16 @@ func backOff(n int) time.Duration {
 func (f *feed) healthy() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.trouble == nil
+	return f.trouble == nil && f.absent.IsZero()
 }
 
 // fail notes that objects cannot be followed.
 func (f *feed) fail(ctx context.Context, err error) {
 	if ctx.Err() != nil || apierrors.IsResourceExpired(err) || apierrors.IsGone(err) { // the Reflector lists again
+		return
+	}
+	if f.missing(err) {
+		f.miss()
 		return
 	}
 	if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
@@ -182,13 +193,40 @@ func (f *feed) fail(ctx context.Context, err error) {
 	f.changed()
 }
 
+// missing tells whether there is no such kind, where that is no trouble.
+func (f *feed) missing(err error) bool { return f.optional && apierrors.IsNotFound(err) }
+
+// miss notes that there is no such kind in the version that was asked for. The next one is asked for at once; where there is none, all of
+// them are asked for again from time to time. Objects that were there are kept for a while, or until they are deleted: a definition that
+// is replaced is away for a moment, and so are all of them while an API server starts.
+func (f *feed) miss() {
+	if f.version = (f.version + 1) % len(f.versions); f.version != 0 {
+		f.quick--
+		return
+	}
+	now := time.Now()
+	f.mu.Lock()
+	known, objects := f.changes > 0, len(f.objects)
+	f.trouble = nil
+	if f.absent.IsZero() {
+		f.absent = now
+	}
+	gone := now.Sub(f.absent) > settleAccess
+	f.mu.Unlock()
+	if !known || gone && objects > 0 {
+		_ = f.store.Replace(nil, "")
+		return
+	}
+	f.changed()
+}
+
 // succeed notes that they can.
 func (f *feed) succeed() {
 	f.mu.Lock()
-	was := f.trouble
-	f.trouble = nil
+	was := f.trouble != nil || !f.absent.IsZero()
+	f.trouble, f.absent = nil, time.Time{}
 	f.mu.Unlock()
-	if was != nil {
+	if was {
 		f.changed()
 		f.back()
 	}
@@ -196,16 +234,17 @@ func (f *feed) succeed() {
 
 // state is what a feed knows.
 type state struct {
+	*feed
 	changes int
 	trouble error
-	since   time.Time
+	since   time.Time // of trouble
 	refused time.Time // zero: it is no refusal
 }
 
 func (f *feed) state() state {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := state{changes: f.changes, trouble: f.trouble, since: f.since}
+	s := state{feed: f, changes: f.changes, trouble: f.trouble, since: f.since}
 	if isRefusal(f.trouble) {
 		s.refused = f.refused
 	}
@@ -217,7 +256,10 @@ func (f *feed) arrivals() []*arrival {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all []*arrival
-	for _, name := range slices.Sorted(maps.Keys(f.objects)) {
+	order := func(a, b types.NamespacedName) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(f.objects), order) {
 		all = append(all, f.objects[name])
 	}
 	return all

@@ -21,12 +21,19 @@ type Files struct {
 	Path string
 	// Labels are those of the workload that is served. Its namespace is that of the files.
 	Labels map[string]string
+	// Gateway: the workload is a gateway, and objects of all namespaces count. Its own is the only one that they name, or
+	// v1beta1.GatewayName where there are several.
+	Gateway bool
+	// Place is where the process is.
+	Place Place
 	// PodLabels has them instead, if it is set.
 	PodLabels *PodLabels
 	// Log hears of each change once, and of each problem once.
 	Log logr.Logger
 	// Store is where configurations are published.
 	Store *snapshot.Store
+	// Members is where it is published who the servers are.
+	Members *snapshot.Members
 
 	source   *source
 	findings []finding // of the configuration that is published
@@ -82,7 +89,7 @@ func (f *Files) Run(ctx context.Context) {
 // refresh reads what has changed and publishes it.
 func (f *Files) refresh() error {
 	if f.source == nil {
-		f.source = newSource(f.Path, &routing.Workload{Labels: f.Labels})
+		f.source = newSource(f.Path, &routing.Workload{Labels: f.Labels, Gateway: f.Gateway})
 	}
 	now := time.Now()
 	changed, err := f.source.read(now)
@@ -92,7 +99,7 @@ func (f *Files) refresh() error {
 	if f.PodLabels != nil {
 		labels := *f.PodLabels.current.Load()
 		changed = changed || !maps.Equal(labels, f.source.workload.Labels)
-		f.source.workload = &routing.Workload{Labels: labels}
+		f.source.workload = &routing.Workload{Labels: labels, Gateway: f.Gateway}
 	}
 	if !changed && f.lost == nil {
 		return nil
@@ -101,8 +108,30 @@ func (f *Files) refresh() error {
 	table, findings, all := f.source.compile(now)
 	before := f.findings
 	f.findings = append(f.source.faults(), findings...)
+	f.enrol(table, all)
 	publish(f.Log, f.Store, &snapshot.Snapshot{Table: table, Problems: problemsOf(f.findings), Ready: true}, f.findings, before, all)
 	return nil
+}
+
+// enrol publishes who the servers are, before calls are sent to them. Who those of a Service without EndpointSlices are is not known:
+// calls go to its own address.
+func (f *Files) enrol(table *routing.Table, all *set) {
+	if f.Members == nil {
+		return
+	}
+	f.Place.of(f.source.workload.Labels).publish(f.Members)
+	wanted, r := table.ServersIDs(), roster{f.Members}
+	now, written := routing.ServersOf(all.slices()), map[routing.ServersID]bool{}
+	for _, slice := range all.slices() {
+		written[slice.Of] = true
+	}
+	for id := range wanted {
+		if _, there := now[id]; !there && written[owner(id)] {
+			now[id] = nil
+		}
+	}
+	r.publish(wanted, now)
+	r.keep(wanted)
 }
 
 // lose notes that Path cannot be read, once.

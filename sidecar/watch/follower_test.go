@@ -23,7 +23,8 @@ type follower struct {
 	store     *snapshot.Store
 	published chan *snapshot.Snapshot
 	lines     chan string
-	labels    string // the file with those of the pod; may be empty
+	labels    string            // the file with those of the pod; may be empty
+	members   *snapshot.Members // may be nil
 
 	mu  sync.Mutex
 	log strings.Builder
@@ -43,7 +44,7 @@ func newFollower(t *testing.T, files ...string) *follower {
 // follow reads path and follows it until the test ends.
 func (f *follower) follow(path string) *follower {
 	f.t.Helper()
-	files := &Files{Path: path, Store: f.store, Log: funcr.New(func(_, args string) {
+	files := &Files{Path: path, Store: f.store, Members: f.members, Log: funcr.New(func(_, args string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.log.WriteString(args + "\n")

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -11,13 +12,10 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
-// defaultNamespace is where objects are if none of them names a namespace.
-const defaultNamespace = "default"
-
-// key names an object: all of them are in one namespace, but for those that are exported to it.
+// key names an object. Those that are exported to a namespace are not of it.
 type key struct {
-	kind, name string
-	exported   bool
+	kind, namespace, name string
+	exported              bool
 }
 
 // place is where an object is written.
@@ -54,13 +52,16 @@ func (c *candidate) unchanged() bool {
 		return reflect.DeepEqual(c.provider.Spec, b.provider.Spec)
 	case c.route != nil && b.route != nil:
 		return reflect.DeepEqual(c.route.Spec, b.route.Spec)
+	case c.other != nil:
+		return reflect.DeepEqual(c.other, b.other)
 	}
 	return false
 }
 
 // set is all that is written, on its way into Compile.
 type set struct {
-	namespace  string
+	namespace  string // of the workload
+	many       bool   // it is a gateway's: objects of other namespaces count, too
 	candidates []*candidate
 	aside      []routing.Unreadable  // what cannot take part, under names of their own
 	names      map[routing.Ref]named // what those names mean
@@ -80,6 +81,9 @@ type named struct {
 // for, and its name there tells it from another that runs.
 func (s *set) put(object routing.Ref, at place, u routing.Unreadable, problems ...routing.Problem) {
 	alias := routing.Ref{Kind: object.Kind, Namespace: s.namespace, Name: fmt.Sprintf("%s (%s)", object.Name, at)}
+	if s.many {
+		alias.Namespace = object.Namespace
+	}
 	s.names[alias] = named{object, at}
 	u.Object, u.Problems = alias, nil
 	for _, p := range problems {
@@ -91,29 +95,26 @@ func (s *set) put(object routing.Ref, at place, u routing.Unreadable, problems .
 
 // gather collects what the files say.
 func (s *source) gather(now time.Time) *set {
-	all := &set{namespace: s.chooseNamespace(), names: map[routing.Ref]named{}}
+	n := s.chooseNamespaces()
+	all := &set{namespace: n.own, many: n.many, names: map[routing.Ref]named{}}
 	first := s.clock.IsZero()
 	if s.clock = s.clock.Add(2 * time.Second); now.After(s.clock) {
 		s.clock = now // always later than before, in the whole seconds that a creation time has
 	}
-	chosen := s.choose(all.namespace)
+	chosen := s.choose(n)
 	for _, f := range s.files {
 		all.incomplete = all.incomplete || !f.known
 		for i := range f.docs {
 			d := &f.docs[i]
 			at := place{f.name, d.line}
 			ref := d.ref
-			if !d.ours() {
-				all.ignored = append(all.ignored, named{ref, at})
-				continue
-			}
-			all.objects++
-			if ref.Namespace == "" {
-				ref.Namespace = all.namespace
-			}
-			k := d.id()
+			ref.Namespace = cmp.Or(ref.Namespace, n.unnamed)
+			k := d.id(n.unnamed)
 			switch {
-			case ref.Namespace != all.namespace:
+			case !d.ours(), !n.has(d) && d.other != nil: // nothing of the pod's namespace can name it
+				all.ignored = append(all.ignored, named{d.ref, at})
+				continue
+			case !n.has(d):
 				all.put(ref, at, d.broken(), routing.Problem{
 					Severity: routing.Invalid, Code: routing.InvalidValue, Field: "metadata.namespace",
 					Message: fmt.Sprintf("is %q, and a folder stands for one namespace, here %q: use that one, or put the object into a folder of its own", ref.Namespace, all.namespace),
@@ -128,47 +129,23 @@ func (s *source) gather(now time.Time) *set {
 				c.stamp = s.stamp(c, first)
 				all.candidates = append(all.candidates, c)
 			}
+			all.objects++
 		}
 	}
 	all.incomplete = all.incomplete || !all.configured()
 	return all
 }
 
-// chooseNamespace gives the namespace that the objects are in: the one from before if an object still names
-// it, else the first that is named.
-func (s *source) chooseNamespace() string {
-	first := ""
-	for _, f := range s.files {
-		for i := range f.docs {
-			d := &f.docs[i]
-			if !d.ours() || d.ref.Namespace == "" {
-				continue
-			}
-			if d.ref.Namespace == s.namespace {
-				return s.namespace
-			}
-			if first == "" {
-				first = d.ref.Namespace
-			}
-		}
-	}
-	if first == "" {
-		first = defaultNamespace
-	}
-	s.namespace = first
-	return first
-}
-
 // choose decides which of several documents of one name is meant: the one that ran before, else the first.
-func (s *source) choose(namespace string) map[key]*document {
+func (s *source) choose(n namespaces) map[key]*document {
 	chosen, best := map[key]*document{}, map[key]int{}
 	for _, f := range s.files {
 		for i := range f.docs {
 			d := &f.docs[i]
-			if !d.ours() || d.ref.Namespace != "" && d.ref.Namespace != namespace {
+			if !d.ours() || !n.has(d) {
 				continue
 			}
-			k := d.id()
+			k := d.id(n.unnamed)
 			score := 1
 			if v := s.history.accepted[k]; v != nil {
 				if v.file == f.name {
@@ -207,13 +184,13 @@ func (d *document) written() metav1.Time {
 	case d.route != nil:
 		return d.route.CreationTimestamp
 	}
-	return metav1.Time{}
+	return created(d.other)
 }
 
 // configured tells whether there is an LLMProvider or LLMRoute at all. Where there is none, the path may be
-// wrong, or the files are just being replaced: then nothing may be passed on.
+// wrong, or the files are just being replaced: then nothing may be passed on. A gateway passes nothing on, and needs none.
 func (s *set) configured() bool {
-	return len(s.aside) > 0 || slices.ContainsFunc(s.candidates, func(c *candidate) bool {
+	return s.many || len(s.aside) > 0 || slices.ContainsFunc(s.candidates, func(c *candidate) bool {
 		return c.provider != nil || c.route != nil
 	})
 }
@@ -233,18 +210,20 @@ func (s *set) input() routing.Objects {
 			in.Exported = append(in.Exported, routing.Exported{To: s.namespace, Provider: p})
 		case d.provider != nil:
 			p := *d.provider
-			p.Namespace, p.CreationTimestamp = s.namespace, stamp
+			p.Namespace, p.CreationTimestamp = c.ref.Namespace, stamp
 			in.Providers = append(in.Providers, p)
 		case d.route != nil:
 			r := *d.route
-			r.Namespace, r.CreationTimestamp = s.namespace, stamp
+			r.Namespace, r.CreationTimestamp = c.ref.Namespace, stamp
 			in.Routes = append(in.Routes, r)
 		case d.secret != nil:
 			secret := *d.secret
 			if !d.exported {
-				secret.Namespace = s.namespace
+				secret.Namespace = c.ref.Namespace
 			}
 			in.Secrets = append(in.Secrets, secret)
+		case d.other != nil:
+			addOther(&in, d.other, c.ref.Namespace, stamp)
 		case d.bad != nil:
 			u := *d.bad
 			u.Object, u.Problems = c.ref, nil
@@ -257,6 +236,9 @@ func (s *set) input() routing.Objects {
 			}
 			in.Unreadable = append(in.Unreadable, u)
 		}
+	}
+	if in.Services == nil && s.knowsServices(&in) {
+		in.Services = []routing.Service{}
 	}
 	return in
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -81,7 +82,7 @@ func TestAListOfSomethingElseIsNoneAndMayNotTakeForEver(t *testing.T) {
 }
 
 func TestNoPauseThatTheAPIServerAsksForIsLong(t *testing.T) {
-	f := &feed{changed: func() {}}
+	f := &feed{kindOfFeed: &providerFeed, changed: func() {}}
 	f.fail(t.Context(), apierrors.NewTooManyRequests("", 86400))
 	if f.pause != maxAgain {
 		t.Errorf("it is asked again after %s", f.pause)
@@ -149,12 +150,13 @@ func TestAnAnswerWithoutEndIsCut(t *testing.T) {
 
 func TestAnEqualVersionIsNoProofOfEqualContent(t *testing.T) {
 	// As after etcd was restored from a backup.
-	first := arrive(v1beta1.KindLLMProvider, wireProvider(t, "7", "", keyedSpec), nil)
-	f := &feed{kind: v1beta1.KindLLMProvider, namespace: "team", changed: func() {}, objects: map[string]*arrival{"a": first}}
+	first := arrive(&providerFeed, wireProvider(t, "7", "", keyedSpec), nil)
+	name := types.NamespacedName{Namespace: "team", Name: "a"}
+	f := &feed{kindOfFeed: &providerFeed, namespace: "team", changed: func() {}, objects: map[types.NamespacedName]*arrival{name: first}}
 	if err := f.Update(wireProvider(t, "7", "", `{"host":"b.example"}`)); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.objects["a"].docs[0].provider.Spec.Host; got != "b.example" {
+	if got := f.objects[name].docs[0].provider.Spec.Host; got != "b.example" {
 		t.Errorf("the host is still %s", got)
 	}
 }

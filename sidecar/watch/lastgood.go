@@ -19,7 +19,7 @@ import (
 )
 
 // savedFormat names what is in the file. It changes with the meaning of anything in it.
-const savedFormat = "remora last good configuration, version 2"
+const savedFormat = "remora last good configuration, version 3"
 
 // envelope is the file: a body and its digest.
 type envelope struct {
@@ -32,12 +32,16 @@ type envelope struct {
 type saved struct {
 	Time       time.Time             `json:"time"`
 	Namespace  string                `json:"namespace"`
+	Gateway    bool                  `json:"gateway,omitempty"`
 	Providers  []v1beta1.LLMProvider `json:"providers,omitempty"`
 	Routes     []v1beta1.LLMRoute    `json:"routes,omitempty"`
 	Exported   []v1beta1.LLMProvider `json:"exported,omitempty"`
 	Secrets    []savedSecret         `json:"secrets,omitempty"`
 	Unreadable []routing.Unreadable  `json:"unreadable,omitempty"`
 	TrustedCAs string                `json:"trustedCAs,omitempty"`
+	// What the cluster and Istio have, and who the servers were.
+	Others  []savedOther   `json:"others,omitempty"`
+	Servers []savedServers `json:"servers,omitempty"`
 	// Retired are hosts that nothing named any more, as routing.Table.Retired gives them.
 	Retired [][]string `json:"retired,omitempty"`
 }
@@ -53,12 +57,13 @@ type savedSecret struct {
 func newSaved(namespace string, all *set, retired [][]string) *saved {
 	in := all.input()
 	s := &saved{
-		Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Providers: in.Providers, Routes: in.Routes,
+		Time: time.Now().UTC().Truncate(time.Second), Namespace: namespace, Gateway: all.many, Providers: in.Providers, Routes: in.Routes,
 		Unreadable: in.Unreadable, TrustedCAs: in.TrustedCAs, Retired: retired,
 	}
 	for _, e := range in.Exported {
 		s.Exported = append(s.Exported, e.Provider)
 	}
+	s.Others = othersOf(all)
 	for _, secret := range in.Secrets {
 		plain := savedSecret{Name: secret.Name, Type: secret.Type, Exported: secret.Namespace != namespace, Data: map[string][]byte{}}
 		for k, v := range secret.Data {
@@ -71,12 +76,12 @@ func newSaved(namespace string, all *set, retired [][]string) *saved {
 
 // set gives what was saved for another judgement.
 func (s *saved) set(h *history, keysIn string) *set {
-	all := &set{namespace: s.Namespace, keysIn: keysIn, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Exported) + len(s.Routes) + len(s.Unreadable)}
+	all := &set{namespace: s.Namespace, many: s.Gateway, keysIn: keysIn, names: map[routing.Ref]named{}, aside: s.Unreadable, objects: len(s.Providers) + len(s.Exported) + len(s.Routes) + len(s.Unreadable)}
 	at := place{file: "the last good configuration"}
 	all.trust(s.TrustedCAs, at)
 	for i := range s.Providers {
 		p := &s.Providers[i]
-		all.add(&document{ref: refOf(v1beta1.KindLLMProvider, s.Namespace, p.Name), uid: p.UID, provider: p}, at, h)
+		all.add(&document{ref: refOf(v1beta1.KindLLMProvider, p.Namespace, p.Name), uid: p.UID, provider: p}, at, h)
 	}
 	for i := range s.Exported {
 		p := &s.Exported[i]
@@ -84,7 +89,12 @@ func (s *saved) set(h *history, keysIn string) *set {
 	}
 	for i := range s.Routes {
 		r := &s.Routes[i]
-		all.add(&document{ref: refOf(v1beta1.KindLLMRoute, s.Namespace, r.Name), uid: r.UID, route: r}, at, h)
+		all.add(&document{ref: refOf(v1beta1.KindLLMRoute, r.Namespace, r.Name), uid: r.UID, route: r}, at, h)
+	}
+	for i := range s.Others {
+		if d, ok := s.Others[i].document(); ok {
+			all.add(&d, at, h)
+		}
 	}
 	for _, plain := range s.Secrets {
 		namespace := s.Namespace

@@ -29,7 +29,7 @@ func running(t *testing.T) *set {
 	t.Helper()
 	all := &set{namespace: "team", names: map[routing.Ref]named{}}
 	h := &history{}
-	all.add(&arrive(v1beta1.KindLLMProvider, wireProvider(t, "1", "", keyedSpec), nil).docs[0], place{}, h)
+	all.add(&arrive(&providerFeed, wireProvider(t, "1", "", keyedSpec), nil).docs[0], place{}, h)
 	secret := &routing.Secret{Namespace: "team", Name: "s", Data: map[string]routing.Key{"k": routing.NewKey("sk-saved")}}
 	all.add(&document{ref: refOf(secretKind, "team", "s"), secret: secret}, place{}, h)
 	docs, _ := secretsIn(wireKeys(t, map[string]string{"_provider_a": exportedEntry("x", "shared.example", "s"), "_provider_broken": "{"}))
@@ -65,7 +65,7 @@ func TestWhatIsSavedIsReadBackAsItRan(t *testing.T) {
 	if again.Generation() != table.Generation() {
 		t.Errorf("another table:\n%v", findings)
 	}
-	v := later.accepted[key{v1beta1.KindLLMProvider, "a", false}]
+	v := later.accepted[key{v1beta1.KindLLMProvider, "team", "a", false}]
 	if v == nil || v.doc.uid != "u" || v.stamp.UTC().Format("2006-01-02T15:04:05") != "2026-01-02T03:04:05" {
 		t.Errorf("what would keep running is %+v", v)
 	}
@@ -104,7 +104,7 @@ func TestAFileThatIsDamagedOrNotOursIsNotUsed(t *testing.T) {
 	f("it is damaged", func(path, text string) error { return write(path, text[:len(text)/2]) })
 	f("it is damaged", func(path, _ string) error { return write(path, "") })
 	f("digest is wrong", func(path, text string) error { return write(path, strings.Replace(text, "a.example", "b.example", 1)) })
-	f("another version", func(path, text string) error { return write(path, strings.Replace(text, "version 2", "version 1", 1)) })
+	f("another version", func(path, text string) error { return write(path, strings.Replace(text, "version 3", "version 2", 1)) })
 	f("it is of namespace other", func(path, _ string) error {
 		s := newSaved("other", running(t), nil)
 		return s.write(path)

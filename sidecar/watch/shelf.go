@@ -1,12 +1,19 @@
 package watch
 
-import "maps"
+import (
+	"maps"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // taken gives an object that a Reflector tells of, or nil where it is none that was asked for: what says that it is of
 // another namespace, name or kind is not to be obeyed, whoever sends it.
 func (f *feed) taken(o any) *wireObject {
 	object, ok := o.(*wireObject)
-	if !ok || object.Name == "" || object.Namespace != f.namespace || f.name != "" && object.Name != f.name {
+	if !ok || object.Name == "" || object.Namespace == "" || f.only != "" && object.Name != f.only {
+		return nil
+	}
+	if f.namespace != "" && object.Namespace != f.namespace {
 		return nil
 	}
 	if object.Kind != "" && object.Kind != f.kind { // the items of some lists do not say it
@@ -24,9 +31,10 @@ func (f *feed) Update(o any) error {
 	if object == nil {
 		return nil
 	}
-	before := f.objects[object.Name]
-	if next := arrive(f.kind, object, before); next != before {
-		f.change(func() { f.objects[object.Name] = next })
+	name := object.place()
+	before := f.objects[name]
+	if next := arrive(f.kindOfFeed, object, before); next != before {
+		f.change(func() { f.objects[name] = next })
 	}
 	return nil
 }
@@ -34,17 +42,18 @@ func (f *feed) Update(o any) error {
 // Delete forgets an object.
 func (f *feed) Delete(o any) error {
 	if object := f.taken(o); object != nil {
-		f.change(func() { delete(f.objects, object.Name) })
+		f.change(func() { delete(f.objects, object.place()) })
 	}
 	return nil
 }
 
 // Replace takes in all that there is.
 func (f *feed) Replace(all []any, _ string) error {
-	objects := map[string]*arrival{}
+	objects := map[types.NamespacedName]*arrival{}
 	for _, o := range all {
 		if object := f.taken(o); object != nil {
-			objects[object.Name] = arrive(f.kind, object, f.objects[object.Name])
+			name := object.place()
+			objects[name] = arrive(f.kindOfFeed, object, f.objects[name])
 		}
 	}
 	if f.objects != nil && maps.Equal(f.objects, objects) {

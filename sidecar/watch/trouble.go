@@ -24,7 +24,9 @@ func (a *API) refuses(s state) bool {
 }
 
 // forbids tells whether the API server knows who asks and says no for good. What is on disk does not outlive that.
-func (a *API) forbids(s state) bool { return a.refuses(s) && apierrors.IsForbidden(s.trouble) }
+func (a *API) forbids(s state) bool {
+	return !s.optional && a.refuses(s) && apierrors.IsForbidden(s.trouble)
+}
 
 // isRefusal tells whether the API server is there and says no.
 func isRefusal(err error) bool {
@@ -32,27 +34,39 @@ func isRefusal(err error) bool {
 }
 
 // refusal says what to do where the API server says no.
-func (f *feed) refusal(namespace string, err error) string {
+func (f *feed) refusal(err error) string {
+	where, role := "in namespace "+f.namespace, "Role"
+	if f.namespace == "" {
+		where, role = "in all namespaces", "ClusterRole"
+	}
 	switch {
-	case apierrors.IsForbidden(err) && f.name != "":
-		return fmt.Sprintf("the right to list and watch Secret %s in namespace %s is missing: bind a Role with resources [secrets], resourceNames [%s] and verbs [list, watch]", f.name, namespace, f.name)
+	case apierrors.IsForbidden(err) && f.only != "":
+		return fmt.Sprintf("the right to list and watch Secret %s %s is missing: bind a %s with resources [secrets], resourceNames [%s] and verbs [list, watch]", f.only, where, role, f.only)
 	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("the right to list and watch %s in namespace %s is missing: bind a Role with verbs [list, watch] on them", f.resource, namespace)
+		return fmt.Sprintf("the right to list and watch %s %s is missing: bind a %s with verbs [list, watch] on them", f.name(), where, role)
 	case apierrors.IsUnauthorized(err):
 		return "the API server does not accept the credentials: renew the token or certificate"
 	}
-	return fmt.Sprintf("the API server does not know %s: install the CRDs", f.resource)
+	return fmt.Sprintf("the API server does not know %s: install the CRDs", f.name())
 }
 
 // problems gives what the API server refuses.
 func (a *API) problems(states []state) []routing.Problem {
 	var all []routing.Problem
-	for i, f := range a.feeds {
-		if a.refuses(states[i]) {
-			all = append(all, routing.Problem{
-				Object: routing.Ref{Kind: f.kind, Namespace: a.Namespace, Name: orAll(f.name)}, Severity: routing.Invalid, Code: routing.ConfigurationUnread,
-				Message: f.refusal(a.Namespace, states[i].trouble) + "; " + a.consequence(),
-			})
+	for _, s := range states {
+		if !a.refuses(s) {
+			continue
+		}
+		severity := routing.Invalid
+		if s.optional {
+			severity = routing.Unresolved
+		}
+		p := routing.Problem{
+			Object: routing.Ref{Kind: s.kind, Namespace: orAll(s.namespace), Name: orAll(s.only)}, Severity: severity, Code: routing.ConfigurationUnread,
+			Message: s.refusal(s.trouble) + "; " + a.consequence(s.feed),
+		}
+		if !slices.Contains(all, p) { // what is followed by two selectors
+			all = append(all, p)
 		}
 	}
 	return all
@@ -65,7 +79,11 @@ func orAll(name string) string {
 	return name
 }
 
-func (a *API) consequence() string {
+// consequence says what holds while a feed tells nothing; nil: all of them.
+func (a *API) consequence(f *feed) string {
+	if f != nil && f.optional {
+		return f.without
+	}
 	if a.current == nil {
 		return "until then, all calls are refused"
 	}
@@ -74,15 +92,15 @@ func (a *API) consequence() string {
 
 // tell notes since when the API server is away, and logs what is new of that and of what it refuses.
 func (a *API) tell(states []state) {
-	for i, f := range a.feeds {
+	for _, s := range states {
 		said := ""
-		if err := states[i].trouble; a.refuses(states[i]) {
+		if a.refuses(s) {
 			// Credentials that are refused are refused to all feeds, which is said once.
-			if said = f.refusal(a.Namespace, err); !slices.Contains(slices.Collect(maps.Values(a.troubles)), said) {
-				a.Log.Error(err, "the API server refuses to tell the configuration", "resource", f.resource, "remedy", said, "then", a.consequence())
+			if said = s.refusal(s.trouble); !slices.Contains(slices.Collect(maps.Values(a.troubles)), said) {
+				a.Log.Error(s.trouble, "the API server refuses to tell the configuration", "resource", s.name(), "remedy", said, "then", a.consequence(s.feed))
 			}
 		}
-		a.troubles[f.resource] = said
+		a.troubles[s.name()+s.selector] = said
 	}
 	since, cause := a.away(states)
 	var saved time.Time
@@ -92,7 +110,7 @@ func (a *API) tell(states []state) {
 	switch gone := cause != nil || !saved.IsZero(); {
 	case gone && a.outage == nil:
 		a.outage = &snapshot.Outage{Since: since, Saved: saved}
-		a.Log.Error(cause, "the API server cannot be reached", "server", a.Config.Host, "then", a.consequence()+"; it is asked again until it answers")
+		a.Log.Error(cause, "the API server cannot be reached", "server", a.Config.Host, "then", a.consequence(nil)+"; it is asked again until it answers")
 	case gone:
 		a.outage = &snapshot.Outage{Since: a.outage.Since, Saved: saved}
 	case a.outage != nil:
@@ -107,8 +125,8 @@ var errNoAnswer = errors.New("there is no answer yet")
 func (a *API) away(states []state) (since time.Time, cause error) {
 	for _, s := range states {
 		at, err := s.since, s.trouble
-		if err == nil && s.changes == 0 && a.waited {
-			at, err = a.started, errNoAnswer
+		if err == nil && s.changes == 0 && a.waited && time.Since(s.began) > graceTime {
+			at, err = s.began, errNoAnswer
 		}
 		if err == nil || a.refuses(s) || !s.refused.IsZero() && a.outage == nil {
 			continue

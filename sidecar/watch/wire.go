@@ -22,6 +22,11 @@ type wireObject struct {
 	raw []byte
 }
 
+// place tells the object from others of its kind.
+func (o *wireObject) place() types.NamespacedName {
+	return types.NamespacedName{Namespace: o.Namespace, Name: o.Name}
+}
+
 // DeepCopyObject gives another object with the same text.
 func (o *wireObject) DeepCopyObject() runtime.Object {
 	c := *o
@@ -63,8 +68,13 @@ func (h *wireHead) object(raw []byte) *wireObject {
 	o := &wireObject{TypeMeta: h.TypeMeta, raw: raw}
 	o.Name, o.Namespace, o.UID, o.Generation = m.Name, m.Namespace, m.UID, m.Generation
 	o.ResourceVersion, o.CreationTimestamp = m.ResourceVersion, m.CreationTimestamp
-	if end, ok := m.Annotations[metav1.InitialEventsAnnotationKey]; ok {
-		o.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: end}
+	for _, name := range carried {
+		if value, ok := m.Annotations[name]; ok {
+			if o.Annotations == nil {
+				o.Annotations = map[string]string{}
+			}
+			o.Annotations[name] = value
+		}
 	}
 	return o
 }
