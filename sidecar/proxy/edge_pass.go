@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"time"
-	"unique"
 
 	"remora.dev/remora/sidecar/routing"
 )
@@ -13,6 +12,7 @@ func (d *door) pass(client *clientConn, rule *routing.Rule) {
 	p := d.edge.proxy
 	d.edge.crowd.know(client)
 	c := &call{proxy: p, client: client, rule: rule, authority: client.public.sni, once: true, budget: &retryBudget{now: time.Now}}
+	defer c.leave()
 	conn, f := c.reach()
 	if f != nil {
 		p.metrics.Failures(string(f.code)).Inc()
@@ -44,17 +44,19 @@ func (d *door) pass(client *clientConn, rule *routing.Rule) {
 	r.copies.Wait()
 }
 
-// reach makes a connection to a backend of the rule.
+// reach makes a connection to a backend of the rule. The trial goes on with it.
 func (c *call) reach() (*upConn, *failure) {
-	defer c.proxy.ejections.abandon(&c.trial)
 	for {
 		if r := c.choose(); r != nil {
 			return nil, fail(r.Code, "%s", r.Message)
 		}
 		c.made++
-		e := c.target.Endpoint.Value()
-		e.TLS = false // it is the client's
-		conn, f := c.proxy.pool(unique.Make(e)).get(c.client, true, time.Time{}, &c.target.Policy)
+		f, reason := c.enter()
+		var conn *upConn
+		if f == nil {
+			conn, f = c.plainPool().get(c.client, true, time.Time{}, &c.target.Policy)
+			reason = retryReason{allowed: true, same: true}
+		}
 		if f == nil {
 			c.proxy.ejections.completed(&c.trial)
 			return conn, nil
@@ -63,9 +65,10 @@ func (c *call) reach() (*upConn, *failure) {
 		if f.code == routing.ClientGone {
 			return nil, f
 		}
-		if reason := c.again(retryReason{allowed: true, same: true}); !reason.granted {
+		if reason = c.again(reason); !reason.granted {
 			return nil, f
-		} else if f := c.pause(reason.wait); f != nil {
+		}
+		if f := c.pause(reason.wait); f != nil {
 			return nil, f
 		}
 	}

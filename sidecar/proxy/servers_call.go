@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unique"
 
 	"remora.dev/remora/sidecar/balance"
 	"remora.dev/remora/sidecar/routing"
@@ -133,6 +134,17 @@ func (c *call) pool() *pool {
 		return c.trial.group.pool(c.trial.call.Server())
 	}
 	return c.proxy.pool(c.target.Endpoint)
+}
+
+// plainPool gives the connections to the same where TLS is the client's own business.
+func (c *call) plainPool() *pool {
+	e := c.target.Endpoint
+	if c.trial.group != nil {
+		e = c.trial.call.Server().Endpoint(e)
+	}
+	plain := e.Value()
+	plain.TLS = false
+	return c.proxy.pool(unique.Make(plain))
 }
 
 // leave ends the trial of an attempt.

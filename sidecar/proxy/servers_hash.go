@@ -14,13 +14,22 @@ import (
 
 // hash gives the hash of what calls have in common that are to go to the same server; false where the call does not have it.
 func (c *call) hash(k *routing.HashKey) (uint64, bool) {
-	h := &c.ctx.Request.Header
 	switch {
+	case k.SourceAddr && c.client.public != nil:
+		return balance.Hash(c.client.address()), true
+	case k.SourceAddr:
+		a, ok := c.client.RemoteAddr().(*net.TCPAddr)
+		if !ok { // a copy, for a mirror
+			return 0, false
+		}
+		return balance.Hash(a.IP.To16()), true
+	case c.ctx == nil: // what is in the connection is not known
+		return 0, false
 	case k.Header != "":
 		value, ok := matchable{c}.Header(k.Header)
 		return balance.Hash(value), ok
 	case k.Cookie.Name != "":
-		if value := h.Cookie(k.Cookie.Name); len(value) > 0 {
+		if value := c.ctx.Request.Header.Cookie(k.Cookie.Name); len(value) > 0 {
 			return balance.Hash(value), true
 		}
 		if !k.Cookie.Set {
@@ -37,10 +46,6 @@ func (c *call) hash(k *routing.HashKey) (uint64, bool) {
 	case k.Query != "":
 		value, ok := matchable{c}.QueryParameter(k.Query)
 		return balance.Hash(value), ok
-	case k.SourceAddr:
-		if a, ok := c.client.RemoteAddr().(*net.TCPAddr); ok {
-			return balance.Hash(a.IP.To16()), true
-		}
 	}
 	return 0, false
 }
