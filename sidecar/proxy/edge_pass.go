@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/valyala/fasthttp"
+
 	"remora.dev/remora/sidecar/routing"
 )
 
@@ -46,6 +48,8 @@ func (d *door) pass(client *clientConn, rule *routing.Rule) {
 
 // reach makes a connection to a backend of the rule. The trial goes on with it.
 func (c *call) reach() (*upConn, *failure) {
+	c.ctx = &fasthttp.RequestCtx{} // which says nothing that a server could be chosen by
+	c.ctx.Init2(c.client, quiet{}, false)
 	for {
 		if r := c.choose(); r != nil {
 			return nil, fail(r.Code, "%s", r.Message)
@@ -60,6 +64,9 @@ func (c *call) reach() (*upConn, *failure) {
 		if f == nil {
 			c.proxy.ejections.completed(&c.trial)
 			return conn, nil
+		}
+		if c.move(f) {
+			continue
 		}
 		c.judge(f)
 		if f.code == routing.ClientGone {
