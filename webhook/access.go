@@ -33,7 +33,8 @@ type keeper struct {
 	namespace string       // of the installation
 	times     accessTimes
 
-	full *fullSecrets
+	full   *fullSecrets
+	around *surroundings
 
 	mu         sync.Mutex
 	namespaces map[string]*keptNamespace
@@ -107,6 +108,8 @@ func (k *keeper) Reconcile(ctx context.Context, request reconcile.Request) (reco
 	switch {
 	case namespaceEnds(err):
 		return reconcile.Result{}, nil // the cache will see that too
+	case errors.Is(err, errNotSynced):
+		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err): // somebody was faster, and the cache will see that
 		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	case err != nil:

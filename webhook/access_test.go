@@ -158,8 +158,10 @@ func tokenRights(t *testing.T, r *accessRig, ns string) {
 	}
 	slices.Sort(rights)
 	want := []string{
+		"destinationrules.networking.istio.io [] [] [list watch]", "endpointslices.discovery.k8s.io [] [] [list watch]",
+		"inferencepools.inference.networking.k8s.io [] [] [list watch]",
 		"llmproviders.istio.alibabacloud.com [] [] [list watch]", "llmroutes.istio.alibabacloud.com [] [] [list watch]",
-		"secrets [] [remora-sidecar-keys] [list watch]",
+		"secrets [] [remora-sidecar-keys] [list watch]", "services [] [] [list watch]", "virtualservices.networking.istio.io [] [] [list watch]",
 	}
 	if !slices.Equal(rights, want) {
 		t.Errorf("it may\n%s", strings.Join(rights, "\n"))

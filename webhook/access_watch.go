@@ -84,24 +84,28 @@ func keepMarks(in any) (any, error) {
 		}
 	}
 	reason, skipped := o.GetAnnotations()[v1beta1.SkipReason]
+	gateways, has := o.GetAnnotations()[v1beta1.GatewayLabels]
 	if _, err := keepLittle(in); err != nil {
 		return nil, err
 	}
 	if len(marks) > 0 {
 		o.SetLabels(marks)
 	}
-	if skipped {
+	switch {
+	case skipped:
 		o.SetAnnotations(map[string]string{v1beta1.SkipReason: clipped(reason, maxNote)}) // users can write 256 KiB there, into each pod
+	case has:
+		o.SetAnnotations(map[string]string{v1beta1.GatewayLabels: gateways})
 	}
 	return in, nil
 }
 
 // newKeeper gives a keeper that works with what a manager has.
-func newKeeper(m manager.Manager, namespace string, times accessTimes, log logr.Logger) *keeper {
+func newKeeper(m manager.Manager, around *surroundings, namespace string, times accessTimes, log logr.Logger) *keeper {
 	return &keeper{
 		client: m.GetClient(), live: m.GetAPIReader(), cached: m.GetCache(), events: m.GetEventRecorder(v1beta1.ControllerName),
 		gauge: newAccessGauge(), log: log, config: m.GetConfig(), namespace: namespace, times: times,
-		full: &fullSecrets{left: map[types.UID]map[string]leftOut{}}, namespaces: map[string]*keptNamespace{},
+		around: around, full: &fullSecrets{left: map[types.UID]map[string]leftOut{}}, namespaces: map[string]*keptNamespace{},
 	}
 }
 
@@ -117,6 +121,9 @@ func addKeeper(m manager.Manager, k *keeper) error {
 	})
 	if err != nil {
 		return fmt.Errorf("the keeper of access: %w", err)
+	}
+	if err := c.Watch(source.Func(func(_ context.Context, q statusQueue) error { return k.followGateways(q) })); err != nil {
+		return fmt.Errorf("the watch on Gateways: %w", err)
 	}
 	watches := map[client.Object]handler.Funcs{
 		metadataOf("Namespace"): k.handler(func(q statusQueue, o client.Object, priority int) { k.enqueue(q, o.GetName(), priority, 0) }),

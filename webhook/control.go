@@ -136,11 +136,17 @@ func newTimedController(config *rest.Config, f controlFlags, times accessTimes, 
 		}
 		return nil
 	}
-	keeper := newKeeper(m, f.namespace, times, log.WithName("access"))
-	if err := errors.Join(
+	around, err := newSurroundings(config, absentTime, log.WithName("kinds"))
+	if err != nil {
+		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
+	}
+	keeper := newKeeper(m, around, f.namespace, times, log.WithName("access"))
+	status, err := addStatusWriter(m, around, keeper.full, log.WithName("status"))
+	if err := errors.Join(err,
+		m.Add(around),
 		m.AddHealthzCheck("ping", func(*http.Request) error { return nil }),
 		m.AddReadyzCheck("objects", synced),
-		addStatusWriter(m, keeper.full, log.WithName("status")),
+		addExecutions(m, around, status, log.WithName("gateways")),
 		addKeeper(m, keeper),
 		addSkipTeller(m, log.WithName("skipped")),
 	); err != nil {

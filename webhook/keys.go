@@ -136,6 +136,9 @@ func (k *keeper) wantedKeys(ctx context.Context, namespace string, n *keptNamesp
 		}
 		w.claims = append(w.claims, c)
 	}
+	if err := k.claimCertificates(ctx, namespace, w, named); err != nil {
+		return nil, err
+	}
 	all := map[types.NamespacedName]bool{}
 	for secret, keys := range named {
 		w.named[secret] = slices.Sorted(maps.Keys(keys))
@@ -156,7 +159,7 @@ func (k *keeper) wantedKeys(ctx context.Context, namespace string, n *keptNamesp
 			all[types.NamespacedName{Namespace: k.namespace, Name: secret}] = true
 		}
 		w.exported = append(w.exported, e)
-		w.claims = append(w.claims, claim{e.uid, e.name, true, []string{entry}})
+		w.claims = append(w.claims, claim{uid: e.uid, name: e.name, exported: true, entries: []string{entry}})
 	}
 	n.providers = providers
 	k.mu.Lock()

@@ -20,12 +20,14 @@ type claim struct {
 	uid      types.UID
 	name     string
 	exported bool
+	kind     string // empty: it is a provider
 	entries  []string
 }
 
 // leftOut is a provider that a keys Secret has no room for.
 type leftOut struct {
 	name     string
+	kind     string // empty: it is a provider
 	exported bool
 	needs    int // bytes, beside what others have there already
 	room     int // bytes that those before it leave
@@ -69,7 +71,7 @@ func divide(claims []claim, sizes, withheld map[string]int, room int) share {
 			needs -= entrySize(c.entries[0], size)
 		}
 		if needs > 0 && needs > room {
-			s.left[c.uid] = leftOut{c.name, c.exported, needs, max(room, 0)}
+			s.left[c.uid] = leftOut{c.name, c.kind, c.exported, needs, max(room, 0)}
 			continue
 		}
 		room -= needs
@@ -96,7 +98,8 @@ func (s *share) troubles() (all []trouble) {
 		if l.exported {
 			whose, then = ", which is exported to this namespace,", "calls to it are refused"
 		}
-		all = append(all, trouble{keysTooLarge, v1beta1.KindLLMProvider, l.name, fmt.Sprintf("LLMProvider %s%s %s: %s. %s", l.name, whose, l, then, roomRemedy)})
+		kind := cmp.Or(l.kind, v1beta1.KindLLMProvider)
+		all = append(all, trouble{keysTooLarge, kind, l.name, fmt.Sprintf("%s %s%s %s: %s. %s", kind, l.name, whose, l, then, roomRemedy)})
 	}
 	return all
 }

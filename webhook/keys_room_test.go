@@ -29,8 +29,12 @@ func TestRoomIsDividedInOrderAndNobodyGetsAPart(t *testing.T) {
 			t.Errorf("%s: left out are %q, and not %q", what, out, left)
 		}
 	}
-	own := func(name string, entries ...string) claim { return claim{types.UID(name), name, false, entries} }
-	shared := func(name string) claim { return claim{types.UID(name), name, true, []string{name}} }
+	own := func(name string, entries ...string) claim {
+		return claim{uid: types.UID(name), name: name, entries: entries}
+	}
+	shared := func(name string) claim {
+		return claim{uid: types.UID(name), name: name, exported: true, entries: []string{name}}
+	}
 	sizes := map[string]int{"a": 400, "b": 400, "c": 400, "small": 10, "none": 0, "huge": 5000}
 	f("what fits", []claim{own("1", "a"), own("2", "b")}, sizes, nil, "a b")
 	f("a younger one", []claim{own("1", "a"), own("2", "b"), own("3", "c"), own("4", "small")}, sizes, nil, "a b small", "3")
@@ -108,7 +112,7 @@ func TestNamespacesWithoutRoomAreToldOnceAndForgotten(t *testing.T) {
 			t.Errorf("judged again is %q, and not %q", again, want)
 		}
 	}
-	own, shared := leftOut{"own", false, 10, 5}, leftOut{"shared", true, 10, 5}
+	own, shared := leftOut{name: "own", needs: 10, room: 5}, leftOut{name: "shared", exported: true, needs: 10, room: 5}
 	set("a", map[types.UID]leftOut{"o": own, "s": shared}, "a", "system")
 	set("a", map[types.UID]leftOut{"o": own, "s": shared})
 	for i := range 20 {

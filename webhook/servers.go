@@ -47,7 +47,6 @@ type serverKeeper struct {
 	demands      func(ctx context.Context, namespace string) ([]routing.ServersID, error) // what is named; sorted
 	pods         *podWatches
 	log          logr.Logger
-	background   context.Context //nolint:containedctx // of the watches, which go on after the pass that opens them
 
 	mu    sync.Mutex
 	stale map[string]bool                // namespaces whose objects have changed since they were looked through
@@ -63,7 +62,9 @@ func (k *serverKeeper) Reconcile(ctx context.Context, request reconcile.Request)
 		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	}
 	named, err := k.namedIn(ctx, namespace)
-	if err != nil {
+	if errors.Is(err, errNotSynced) {
+		return reconcile.Result{RequeueAfter: retryFrom}, nil
+	} else if err != nil {
 		return reconcile.Result{}, err
 	}
 	var all discoveryv1.EndpointSliceList
@@ -128,7 +129,7 @@ func (k *serverKeeper) targets(namespace string, named []routing.ServersID) map[
 		}
 		found[id.Name+"/"+id.Kind], selectors[ref] = target, selector
 	}
-	k.pods.want(k.background, namespace, selectors)
+	k.pods.want(namespace, selectors)
 	return found
 }
 

@@ -36,7 +36,7 @@ type podWatches struct {
 }
 
 // want opens, of a namespace, the watches of selectors that are not open, and ends all others.
-func (p *podWatches) want(ctx context.Context, namespace string, selectors map[routing.Ref]labels.Set) {
+func (p *podWatches) want(namespace string, selectors map[routing.Ref]labels.Set) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for ref, w := range p.open {
@@ -47,9 +47,20 @@ func (p *podWatches) want(ctx context.Context, namespace string, selectors map[r
 	}
 	for ref, of := range selectors {
 		if p.open[ref] == nil {
-			p.open[ref] = p.follow(ctx, namespace, of.String())
+			p.open[ref] = p.follow(namespace, of.String())
 		}
 	}
+}
+
+// Start ends all watches when the controller does.
+func (p *podWatches) Start(ctx context.Context) error {
+	<-ctx.Done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, w := range p.open {
+		w.stop()
+	}
+	return nil
 }
 
 // pods gives those of ref; ok is false while they are not known.
@@ -68,9 +79,9 @@ func (p *podWatches) pods(ref routing.Ref) (pods []*corev1.Pod, ok bool) {
 	return pods, true
 }
 
-// follow opens a watch that ends with ctx, or when it is stopped.
-func (p *podWatches) follow(ctx context.Context, namespace, selector string) *podWatch {
-	ctx, stop := context.WithCancel(ctx)
+// follow opens a watch, which goes on after the pass that asks for it.
+func (p *podWatches) follow(namespace, selector string) *podWatch {
+	ctx, stop := context.WithCancel(context.Background())
 	pods := p.client.CoreV1().Pods(namespace)
 	store, informer := toolscache.NewInformerWithOptions(toolscache.InformerOptions{
 		ListerWatcher: &toolscache.ListWatch{

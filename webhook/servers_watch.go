@@ -3,24 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -63,50 +58,30 @@ func addServerKeeper(m manager.Manager, s *surroundings, demands func(context.Co
 	}
 	k := &serverKeeper{
 		client: m.GetClient(), cached: m.GetCache(), events: m.GetEventRecorder(v1beta1.ControllerName), surroundings: s, demands: demands, log: log,
-		background: context.Background(), stale: map[string]bool{}, named: map[string][]routing.ServersID{}, sizes: map[string]int{}, told: map[string]string{},
+		stale: map[string]bool{}, named: map[string][]routing.ServersID{}, sizes: map[string]int{}, told: map[string]string{},
 	}
-	sameName := true // several managers may be in one process, one after the other
-	c, err := controller.New("servers", m, controller.Options{
-		Reconciler: k, MaxConcurrentReconciles: namespacesAtOnce, SkipNameValidation: &sameName,
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFrom, retryTo),
-	})
+	c, queue, err := newLate(m, "servers", k, namespacesAtOnce)
 	if err != nil {
+		return nil, err
+	}
+	again := queue.add
+	k.pods = &podWatches{client: pods, open: map[routing.Ref]*podWatch{}, changed: func(namespace string) { again(namespace, k.pause(namespace)) }}
+	if err := m.Add(k.pods); err != nil {
 		return nil, fmt.Errorf("the keeper of servers: %w", err)
 	}
-	var mu sync.Mutex
-	var queue statusQueue
-	early := set{} // what came before there was a queue
-	again := func(namespace string, after time.Duration) {
-		mu.Lock()
-		defer mu.Unlock()
-		if queue == nil {
-			early.add(namespace)
-			return
-		}
-		queue.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: namespace}}, after)
-	}
-	k.pods = &podWatches{client: pods, open: map[routing.Ref]*podWatch{}, changed: func(namespace string) { again(namespace, k.pause(namespace)) }}
 	outdated = func(namespace string) {
 		k.outdate(namespace)
 		again(namespace, gatherTime)
 	}
 	if err := s.follow(func(before, after *thing) {
-		if after == nil {
+		switch {
+		case after == nil:
 			after = before
+		case before != nil && after.Generation != 0 && before.Generation == after.Generation && before.UID == after.UID:
+			return // it is the status
 		}
 		outdated(after.Namespace)
 	}); err != nil {
-		return nil, fmt.Errorf("the keeper of servers: %w", err)
-	}
-	if err := c.Watch(source.Func(func(ctx context.Context, q statusQueue) error {
-		mu.Lock()
-		defer mu.Unlock()
-		queue, k.background = q, ctx
-		for namespace := range early {
-			queue.Add(reconcile.Request{NamespacedName: types.NamespacedName{Name: namespace}})
-		}
-		return nil
-	})); err != nil {
 		return nil, fmt.Errorf("the keeper of servers: %w", err)
 	}
 	if _, err := m.GetCache().GetInformer(context.Background(), metadataOf("Node"), cache.BlockUntilSynced(false)); err != nil {

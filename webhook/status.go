@@ -35,13 +35,15 @@ const (
 
 // statusWriter compiles a namespace whenever something in it changes, and writes what Compile says of each object into its status.
 type statusWriter struct {
-	cached  client.Reader
-	writer  client.SubResourceWriter
-	events  events.EventRecorder
-	secrets *secretKnowledge
-	full    *fullSecrets
-	gauge   *objectsGauge
-	log     logr.Logger
+	cached       client.Reader
+	writer       client.SubResourceWriter
+	events       events.EventRecorder
+	surroundings *surroundings
+	secrets      *secretKnowledge
+	full         *fullSecrets
+	began        time.Time
+	gauge        *objectsGauge
+	log          logr.Logger
 
 	mu         sync.Mutex
 	namespaces map[string]map[types.UID]*judged // what the last pass knew
@@ -61,6 +63,10 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	old := w.namespaces[namespace]
 	w.mu.Unlock()
 
+	known := w.surroundings.synced() == nil
+	if !known && time.Since(w.began) < aroundTime { // so that nobody is told that all is well, and a moment later that something is missing
+		return reconcile.Result{RequeueAfter: retryFrom}, nil
+	}
 	objects, err := readObjects(ctx, w.cached, namespace, old)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -80,9 +86,16 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	if in.Secrets, err = w.secrets.lookUp(ctx, namespace, in.Providers); err != nil {
 		return reconcile.Result{}, err
 	}
+	if known {
+		addTo(&in, w.surroundings.around(namespace, in.Routes))
+	}
 	problems := append(w.full.problems(objects), routing.Judge(in)...)
 	due := w.judge(namespace, objects, problems)
-	return w.writeAll(ctx, namespace, due)
+	result, err := w.writeAll(ctx, namespace, due)
+	if !known && err == nil && result.RequeueAfter == 0 {
+		result.RequeueAfter = aroundTime
+	}
+	return result, err
 }
 
 // judge gives the objects whose status is to be written: those first that somebody is likely to wait for.

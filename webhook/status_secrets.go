@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -60,10 +61,10 @@ func (k *secretKnowledge) names(namespace, name string) bool {
 	return k.named[namespace][name]
 }
 
-// lookUp gives the Secrets of a namespace that providers name and that exist; never nil.
-func (k *secretKnowledge) lookUp(ctx context.Context, namespace string, providers []v1beta1.LLMProvider) ([]routing.Secret, error) {
+// lookUp gives the Secrets of a namespace that exist of those that providers name, and of others; never nil.
+func (k *secretKnowledge) lookUp(ctx context.Context, namespace string, providers []v1beta1.LLMProvider, others ...string) ([]routing.Secret, error) {
 	named := map[string]bool{}
-	for name := range namedKeys(providers) {
+	for _, name := range slices.AppendSeq(others, maps.Keys(namedKeys(providers))) {
 		if !isReserved(namespace, name) { // of the controller's own Secrets a provider gets nothing, as if they did not exist
 			named[name] = true
 		}
@@ -160,7 +161,22 @@ func (k *secretKnowledge) reduce(s *corev1.Secret) routing.Secret {
 	if !unusable[certificate] {
 		maps.Copy(little.Data, k.tls)
 	}
+	k.standIn(s, little.Data)
 	return little
+}
+
+// standIn marks what gateways can use, who take certificates from Secrets of any type, in either pair of keys.
+func (k *secretKnowledge) standIn(s *corev1.Secret, data map[string]routing.Key) {
+	for _, pair := range [][2]string{{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}, {"cert", "key"}} {
+		if _, err := tls.X509KeyPair(s.Data[pair[0]], s.Data[pair[1]]); err == nil {
+			data[pair[0]], data[pair[1]] = k.tls[corev1.TLSCertKey], k.tls[corev1.TLSPrivateKeyKey]
+		}
+	}
+	for _, entry := range []string{"ca.crt", "cacert"} {
+		if x509.NewCertPool().AppendCertsFromPEM(s.Data[entry]) {
+			data[entry] = k.tls[corev1.TLSCertKey]
+		}
+	}
 }
 
 // namedKeys gives the Secrets that providers name, and what of each.

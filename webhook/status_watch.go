@@ -43,17 +43,18 @@ func statusScheme(s *runtime.Scheme) error {
 }
 
 // addStatusWriter lets the manager run a status writer while it is the leader.
-func addStatusWriter(m manager.Manager, full *fullSecrets, log logr.Logger) error {
+func addStatusWriter(m manager.Manager, s *surroundings, full *fullSecrets, log logr.Logger) (*statusWriter, error) {
 	secrets, err := newSecretKnowledge(m.GetCache(), m.GetAPIReader())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	w := &statusWriter{
 		cached: m.GetCache(), writer: m.GetClient().Status(), events: m.GetEventRecorder(v1beta1.ControllerName),
 		secrets: secrets, full: full, gauge: newObjectsGauge(), log: log, namespaces: map[string]map[types.UID]*judged{},
+		surroundings: s, began: time.Now(),
 	}
 	if err := m.Add(manager.RunnableFunc(w.gauge.show)); err != nil {
-		return fmt.Errorf("the metrics of the status: %w", err)
+		return nil, fmt.Errorf("the metrics of the status: %w", err)
 	}
 	sameName := true // several managers may be in one process, one after the other
 	c, err := controller.New("status", m, controller.Options{
@@ -61,25 +62,25 @@ func addStatusWriter(m manager.Manager, full *fullSecrets, log logr.Logger) erro
 		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFrom, retryTo),
 	})
 	if err != nil {
-		return fmt.Errorf("the status writer: %w", err)
+		return nil, fmt.Errorf("the status writer: %w", err)
 	}
 	for _, gvk := range statusKinds {
 		u := &unstructured.Unstructured{}
 		u.SetGroupVersionKind(gvk)
 		if err := c.Watch(source.Kind[client.Object](m.GetCache(), u, w.objectHandler())); err != nil {
-			return fmt.Errorf("the watch on %s: %w", gvk.Kind, err)
+			return nil, fmt.Errorf("the watch on %s: %w", gvk.Kind, err)
 		}
 	}
 	if err := c.Watch(source.Kind[client.Object](m.GetCache(), secretMetadata(), w.secretHandler())); err != nil {
-		return fmt.Errorf("the watch on Secrets: %w", err)
+		return nil, fmt.Errorf("the watch on Secrets: %w", err)
 	}
 	if err := c.Watch(source.Func(func(_ context.Context, q statusQueue) error {
 		full.tell(func(namespace string) { enqueue(q, namespace, 0) })
-		return nil
+		return w.followSurroundings(q)
 	})); err != nil {
-		return fmt.Errorf("the watch on full Secrets: %w", err)
+		return nil, fmt.Errorf("the watch on full Secrets: %w", err)
 	}
-	return nil
+	return w, nil
 }
 
 // objectHandler puts the namespace of a changed object into the queue, and those that use it.

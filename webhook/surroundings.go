@@ -130,7 +130,7 @@ func (s *surroundings) Start(ctx context.Context) error {
 func (s *surroundings) synced() error {
 	for _, f := range s.followers {
 		if !f.informer.HasSynced() {
-			return fmt.Errorf("not all %ss have been read yet", f.kind)
+			return fmt.Errorf("%w: not all %ss are known", errNotSynced, f.kind)
 		}
 	}
 	return nil

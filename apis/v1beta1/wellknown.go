@@ -145,3 +145,7 @@ const (
 
 // GatewayName is the name of the gateway's Deployment, Service, ServiceAccount and namespace in config/gateway.
 const GatewayName = "remora-gateway"
+
+// GatewayLabels, an annotation on a Namespace, says that Remora's gateways run there, and gives the labels of their pods by which Istio
+// Gateways select them: NAME=VALUE,…; those of several gateways are separated by ";".
+const GatewayLabels = "remora.dev/gateway-labels"

@@ -16,6 +16,7 @@ func Compile(in Objects, forWorkload *Workload) (*Table, []Problem) {
 	c.workload = forWorkload
 	c.trust()
 	t := c.build()
+	t.executes = c.executes()
 	t.generation = t.digest()
 	return t, c.problems()
 }

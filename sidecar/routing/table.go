@@ -29,6 +29,7 @@ type Table struct {
 
 	credentials map[CredentialID]Key
 	listeners   []*Listener
+	executes    map[Ref]struct{}
 
 	// Only after Retaining: the table it was called on, the hosts that were retired by their names, and the host
 	// that stands for every other, where it is no longer known which were.
