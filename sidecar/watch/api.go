@@ -161,7 +161,7 @@ func (a *API) Run(ctx context.Context) {
 		return
 	}
 	for _, f := range a.feeds {
-		f.began = a.started
+		f.began, f.since = a.started, a.started
 		running.Go(func() { f.run(ctx) })
 	}
 	grace := time.NewTimer(graceTime)

@@ -56,7 +56,7 @@ type feed struct {
 	objects map[types.NamespacedName]*arrival
 	changes int // of objects; 0 before they are known
 	trouble error
-	since   time.Time // of trouble
+	since   time.Time // since when it is as it is: in trouble, or not
 	refused time.Time // since when trouble is a refusal
 	absent  time.Time // since when there is no such kind; zero: there is
 }
@@ -225,6 +225,9 @@ func (f *feed) succeed() {
 	f.mu.Lock()
 	was := f.trouble != nil || !f.absent.IsZero()
 	f.trouble, f.absent = nil, time.Time{}
+	if was {
+		f.since = time.Now()
+	}
 	f.mu.Unlock()
 	if was {
 		f.changed()
@@ -237,7 +240,7 @@ type state struct {
 	*feed
 	changes int
 	trouble error
-	since   time.Time // of trouble
+	since   time.Time // since when it is so, or there is none
 	refused time.Time // zero: it is no refusal
 }
 

@@ -23,6 +23,7 @@ func (a *API) feed(k *kindOfFeed) *feed {
 func (a *API) start(ctx context.Context, f *feed) {
 	ctx, f.stop = context.WithCancel(ctx)
 	f.began = time.Now()
+	f.since = f.began
 	a.running.Go(func() { f.run(ctx) })
 	time.AfterFunc(graceTime, a.signal) // it may have said nothing by then
 }
@@ -87,7 +88,7 @@ func (a *API) unmanned(ctx context.Context, next *compiled) bool {
 		unknown = unknown || !known
 	}
 	a.roll.awaited.Store(unknown)
-	if unknown && (a.current == nil || !a.revised(next)) {
+	if unknown && (a.current == nil || !a.revised(next)) && !slices.ContainsFunc(a.roll.states(), a.refuses) {
 		if a.alone.IsZero() {
 			a.alone = time.Now()
 		}

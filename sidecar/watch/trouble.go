@@ -100,6 +100,9 @@ func (a *API) tell(states []state) {
 				a.Log.Error(s.trouble, "the API server refuses to tell the configuration", "resource", s.name(), "remedy", said, "then", a.consequence(s.feed))
 			}
 		}
+		if said == "" && !s.refused.IsZero() { // it may be believed again in a moment
+			continue
+		}
 		a.troubles[s.name()+s.selector] = said
 	}
 	since, cause := a.away(states)
@@ -125,8 +128,12 @@ var errNoAnswer = errors.New("there is no answer yet")
 func (a *API) away(states []state) (since time.Time, cause error) {
 	for _, s := range states {
 		at, err := s.since, s.trouble
-		if err == nil && s.changes == 0 && a.waited && time.Since(s.began) > graceTime {
-			at, err = s.began, errNoAnswer
+		if err == nil && s.changes == 0 && a.waited && time.Since(s.since) > graceTime {
+			err = errNoAnswer
+		}
+		// A kind that has just been defined is not served yet.
+		if s.optional && time.Since(at) < settleAccess {
+			continue
 		}
 		if err == nil || a.refuses(s) || !s.refused.IsZero() && a.outage == nil {
 			continue
