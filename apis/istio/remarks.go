@@ -34,3 +34,11 @@ func (r Remarks) In(path string) bool {
 }
 
 func byField(r Remark, path string) int { return strings.Compare(r.Field, path) }
+
+// WrongIn is In for values that could not be read, without the fields that are not known.
+func (r Remarks) WrongIn(path string) bool {
+	return slices.ContainsFunc(r, func(one Remark) bool {
+		rest, found := strings.CutPrefix(one.Field, path)
+		return found && one.Wrong != "" && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
+}

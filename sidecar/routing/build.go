@@ -238,6 +238,13 @@ func (c *compiler) levels(o *object, r *v1beta1.LLMRule, known *[]string) []Leve
 
 // resolve finds the provider that a backend means for this workload.
 func (c *compiler) resolve(namespace string, ref *v1beta1.LLMBackendRef, rule string) (*Target, *Refusal) {
+	if ref.BackendRef != nil {
+		t, r := c.backend(namespace, destinationOf(ref.BackendRef, namespace), v1beta1.DefaultPath)
+		if t != nil && ref.HostRewrite != "" {
+			t.Authority = ref.HostRewrite
+		}
+		return t, r
+	}
 	id := newHostID(ref.ProviderHost, namespace)
 	for _, p := range c.byHost[id] {
 		if !selects(p.selector, c.workload) {
@@ -293,6 +300,7 @@ func (c *compiler) target(o *object, rule, hostRewrite string) (*Target, *Refusa
 		Model: conf.Model, Stream: conf.Stream != nil && *conf.Stream,
 		Auth: authSchemes[s.AuthScheme], Policy: policyOf(s.TrafficPolicy),
 	}
+	t.Servers, t.Balance = c.spread(o, e.Port)
 	t.Query, t.shownQuery = queryOf(s.Query)
 	t.RevokedFor = -1
 	if s.RevocationGracePeriod != nil {

@@ -81,6 +81,9 @@ type compiler struct {
 	meshVirtuals map[hostID]*virtual // by the Service that they are for, in sidecars
 	budget       int                 // what is left of maxAllExpressions
 	trusted      authorities
+	// Of the cluster, once they are asked for.
+	destinations *rules
+	services     map[hostID]*Service
 }
 
 type hostID struct{ namespace, host string }
@@ -199,6 +202,7 @@ func (c *compiler) judgeReferences() {
 			}
 		}
 		c.judgeSecrets(o)
+		c.judgeSpread(o)
 	}
 }
 
@@ -208,6 +212,9 @@ func (c *compiler) judgeRouteReferences(o *object) {
 		for j := range rule.BackendRefs {
 			b := &rule.BackendRefs[j]
 			field := backendField(i, j)
+			if b.BackendRef != nil {
+				c.judgeBackendReference(o, field+".backendRef", b.BackendRef)
+			}
 			if b.ProviderHost == "" || o.hasInvalid(field+".providerHost") {
 				continue
 			}
@@ -243,6 +250,9 @@ func (c *compiler) problems() []Problem {
 		if g.used || c.workload == nil {
 			all = append(all, g.list...)
 		}
+	}
+	for _, d := range c.destinationRules().all {
+		all = append(all, d.list...)
 	}
 	sortProblems(all)
 	return slices.Compact(all) // what several configs of a provider share is one problem

@@ -133,6 +133,10 @@ func (p TrafficPolicy) String() string {
 		{p.MaxConnectionAge != DefaultMaxConnectionAge, "age", limit(p.MaxConnectionAge)},
 		{p.EjectAfter != DefaultEjectAfter, "eject-after", p.EjectAfter},
 		{p.EjectionTime != DefaultEjectionTime, "ejection", p.EjectionTime},
+		{p.MaxRequests != 0, "requests", p.MaxRequests},
+		{p.MaxRequestsPerConnection != 0, "requests-of-connection", p.MaxRequestsPerConnection},
+		{p.IdleTimeout != 0, "idle", p.IdleTimeout},
+		{p.EjectAfterGatewayErrors != 0, "eject-after-gateway-errors", p.EjectAfterGatewayErrors},
 	} {
 		if part.show {
 			fmt.Fprintf(&b, " %s=%v", part.name, part.value)
@@ -149,33 +153,37 @@ func (l *Level) write(b *bytes.Buffer, priority int) {
 			fmt.Fprintf(b, "refused %s: %s\n", back.Refusal.Code, back.Refusal.Message)
 			continue
 		}
-		t := back.Target
-		e := t.Endpoint.Value()
-		fmt.Fprintf(b, "%s%s", e.shown(), t.Path)
-		for _, part := range []struct {
-			show bool
-			text string
-		}{
-			{e.TLS && e.ServerName != e.Host, " sni=" + e.ServerName},
-			{e.CABundle != "", " own-ca"},
-			{e.ClientCert != "", " client-certificate"},
-			{t.Authority != "" && !strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
-			{t.Model != "", " model=" + t.Model},
-			{t.Stream, " stream"},
-			{t.Keyed(), t.keyNames()},
-			{t.RevokedFor >= 0, " revoked-for=" + t.RevokedFor.String()},
-			{t.UIDs != nil, " uids=" + strings.Trim(strings.ReplaceAll(fmt.Sprint(t.UIDs), " ", ","), "[]")},
-			{t.Keyed() && t.Auth != AuthBearer, " in=" + t.Auth.header()},
-			{t.Query != "", " query=" + t.shownQuery},
-			{t.Policy != defaultPolicy, t.Policy.String()},
-		} {
-			if part.show {
-				b.WriteString(part.text)
-			}
-		}
+		back.Target.write(b)
 		b.WriteByte('\n')
 		if back.Headers != nil {
 			back.Headers.write(b, "      ")
+		}
+	}
+}
+
+func (t *Target) write(b *bytes.Buffer) {
+	e := t.Endpoint.Value()
+	fmt.Fprintf(b, "%s%s", e.shown(), t.Path)
+	for _, part := range []struct {
+		show bool
+		text string
+	}{
+		{e.TLS && e.ServerName != e.Host, " sni=" + e.ServerName},
+		{e.CABundle != "", " own-ca"},
+		{e.ClientCert != "", " client-certificate"},
+		{t.Servers != (ServersID{}), " servers=" + t.Servers.String() + " balance=" + t.Balance.String()},
+		{t.Authority != "" && !strings.HasPrefix(t.Authority, e.Host), " host=" + t.Authority},
+		{t.Model != "", " model=" + t.Model},
+		{t.Stream, " stream"},
+		{t.Keyed(), t.keyNames()},
+		{t.RevokedFor >= 0, " revoked-for=" + t.RevokedFor.String()},
+		{t.UIDs != nil, " uids=" + strings.Trim(strings.ReplaceAll(fmt.Sprint(t.UIDs), " ", ","), "[]")},
+		{t.Keyed() && t.Auth != AuthBearer, " in=" + t.Auth.header()},
+		{t.Query != "", " query=" + t.shownQuery},
+		{t.Policy != defaultPolicy, t.Policy.String()},
+	} {
+		if part.show {
+			b.WriteString(part.text)
 		}
 	}
 }
@@ -264,13 +272,9 @@ func (t *Table) digest() string {
 		if h != nil {
 			name = h.Name
 		}
-		for _, l := range r.Levels {
-			for _, back := range l.Backends {
-				if back.Target != nil {
-					e := back.Target.Endpoint.Value()
-					hidden = append(hidden, strings.Join([]string{name, back.Target.reveal(), back.Target.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
-				}
-			}
+		for t := range r.targets() {
+			e := t.Endpoint.Value()
+			hidden = append(hidden, strings.Join([]string{name, t.reveal(), t.Query, e.CABundle, e.ClientCert, e.ClientKey.Reveal()}, "\x00"))
 		}
 	}
 	for _, l := range t.listeners {

@@ -117,8 +117,9 @@ func (r *Rule) writeAction(b *bytes.Buffer) {
 			fmt.Fprintf(b, "    mirror %g refused %s: %s\n", m.Share, m.Refusal.Code, m.Refusal.Message)
 			continue
 		}
-		e := m.Target.Endpoint.Value()
-		fmt.Fprintf(b, "    mirror %g %s\n", m.Share, e.shown())
+		fmt.Fprintf(b, "    mirror %g ", m.Share)
+		m.Target.write(b)
+		b.WriteByte('\n')
 	}
 }
 

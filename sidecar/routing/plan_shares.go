@@ -26,10 +26,14 @@ func (r *Refusal) outcome() outcome {
 // outcome names a provider by its host; rewritten says of which hosts that is not enough.
 func (t *Target) outcome(rewritten map[string]bool) outcome {
 	host := t.Endpoint.Value().Host
-	if rewritten[host] {
-		return outcome{text: hostText(host) + " as " + hostText(t.Authority)}
+	text := hostText(host)
+	if t.Servers.Subset != "" {
+		text += " (" + clip(t.Servers.Subset, 40) + ")"
 	}
-	return outcome{text: hostText(host)}
+	if rewritten[host] {
+		text += " as " + hostText(t.Authority)
+	}
+	return outcome{text: text}
 }
 
 // sharesOf gives the share of calls that each outcome has at the first attempt.

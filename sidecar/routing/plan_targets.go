@@ -208,6 +208,7 @@ func (t *Target) fills(now *Target) (out []fill) {
 	}
 	out = append(out, t.keyFills(now)...)
 	out = append(out, t.userFills(now)...)
+	out = append(out, t.balanceFills(now)...)
 	return append(out, t.Policy.fills(now.Policy)...)
 }
 

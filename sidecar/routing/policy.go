@@ -39,6 +39,7 @@ func judgePolicy(f *findings, p *v1beta1.TrafficPolicy) {
 			f.invalid(InvalidValue, "spec.trafficPolicy."+field, "%d is out of range: use %d to %d%s", *n, least, most, remedy)
 		}
 	}
+	judgeLoadBalancer(f, "spec.trafficPolicy.loadBalancer", p.LoadBalancer)
 	if pool := p.ConnectionPool; pool != nil {
 		if t := pool.TCP; t != nil {
 			within("connectionPool.tcp.maxConnections", t.MaxConnections, 1, 65535, "")
@@ -128,6 +129,14 @@ func maxBodyOf(l *v1beta1.Limits) int64 {
 // size words a number of bytes as limits are written.
 func size(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
 
+// most words a limit of which 0 is none.
+func most(n int) string {
+	if n == 0 {
+		return "any number"
+	}
+	return strconv.Itoa(n)
+}
+
 // fills says what is different about how much a provider is asked to bear.
 func (p TrafficPolicy) fills(now TrafficPolicy) (out []fill) {
 	for _, part := range []struct {
@@ -138,6 +147,10 @@ func (p TrafficPolicy) fills(now TrafficPolicy) (out []fill) {
 		{"calls of each pod that may wait for a connection: %s instead of %s", strconv.Itoa(p.MaxPending), strconv.Itoa(now.MaxPending)},
 		{"time limit to connect %s instead of %s", limitText(p.ConnectTimeout), limitText(now.ConnectTimeout)},
 		{"time limit for the use of a connection %s instead of %s", limitText(p.MaxConnectionAge), limitText(now.MaxConnectionAge)},
+		{"calls of each pod under way: at most %s instead of %s", most(p.MaxRequests), most(now.MaxRequests)},
+		{"calls by one connection: at most %s instead of %s", most(p.MaxRequestsPerConnection), most(now.MaxRequestsPerConnection)},
+		{"an unused connection is closed after %s instead of %s", limitText(p.IdleTimeout), limitText(now.IdleTimeout)},
+		{"is left alone after %s gateway errors in a row instead of %s", most(p.EjectAfterGatewayErrors), most(now.EjectAfterGatewayErrors)},
 	} {
 		if part.was != part.is {
 			out = append(out, fill{rankLimit, fmt.Sprintf(part.of, part.is, part.was)})

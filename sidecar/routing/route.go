@@ -219,9 +219,9 @@ func judgeBackend(f *findings, at string, b *v1beta1.LLMBackendRef) {
 	case b.BackendRef != nil && b.ProviderHost != "":
 		f.invalid(InvalidValue, at, "has both providerHost and backendRef: keep one")
 	case b.BackendRef != nil:
-		f.invalid(NotSupported, at+".backendRef", "is not supported yet: use providerHost, the host of an LLMProvider")
+		judgeBackendRef(f, at+".backendRef", b.BackendRef)
 	case b.ProviderHost == "":
-		f.invalid(InvalidValue, at, "has neither providerHost nor backendRef: name the host of an LLMProvider in providerHost")
+		f.invalid(InvalidValue, at, "has neither providerHost nor backendRef: name the host of an LLMProvider in providerHost, or a Service in backendRef")
 	default:
 		judgeHost(f, at+".providerHost", b.ProviderHost)
 	}
@@ -230,9 +230,6 @@ func judgeBackend(f *findings, at string, b *v1beta1.LLMBackendRef) {
 	}
 	if b.Priority < 0 || b.Priority > 100 {
 		f.invalid(InvalidValue, at+".priority", "%d is out of range: use 0 to 100", b.Priority)
-	}
-	if b.BackendRef != nil {
-		judgePort(f, at+".backendRef.port", b.BackendRef.Port)
 	}
 }
 

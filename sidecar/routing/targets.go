@@ -41,18 +41,29 @@ func (t *Table) rules() iter.Seq2[*Host, *Rule] {
 func (t *Table) Targets() iter.Seq[*Target] {
 	return func(yield func(*Target) bool) {
 		for _, r := range t.rules() {
-			if r.Action != nil {
-				for i := range r.Action.Mirrors {
-					if m := &r.Action.Mirrors[i]; m.Target != nil && !yield(m.Target) {
-						return
-					}
+			for target := range r.targets() {
+				if !yield(target) {
+					return
 				}
 			}
-			for _, l := range r.Levels {
-				for _, b := range l.Backends {
-					if b.Target != nil && !yield(b.Target) {
-						return
-					}
+		}
+	}
+}
+
+// targets gives every target that a request that the rule takes, or a copy of one, may go to.
+func (r *Rule) targets() iter.Seq[*Target] {
+	return func(yield func(*Target) bool) {
+		if r.Action != nil {
+			for i := range r.Action.Mirrors {
+				if m := &r.Action.Mirrors[i]; m.Target != nil && !yield(m.Target) {
+					return
+				}
+			}
+		}
+		for _, l := range r.Levels {
+			for _, b := range l.Backends {
+				if b.Target != nil && !yield(b.Target) {
+					return
 				}
 			}
 		}
