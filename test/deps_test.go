@@ -47,6 +47,7 @@ var pure = []string{
 	module + "/sidecar/routing/...",
 	module + "/sidecar/redirect/plan",
 	module + "/sidecar/launch/...",
+	module + "/sidecar/balance/...",
 	module + "/sidecar/usage/...",
 	module + "/injector/...",
 }

@@ -52,7 +52,7 @@ func (g *Group) Pick(q *Query) (Call, Result) {
 			return g.call(s, q, t), Picked
 		}
 	}
-	p := picker{g: g, v: v, q: q, r: r, now: now, hashed: hashed, due: due, trial: trial}
+	p := picker{g: g, v: v, q: *q, r: r, now: now, hashed: hashed, due: due, trial: trial}
 	s := p.from(first, false)
 	for i := 0; s == nil && i < len(v.sets); i++ {
 		if i != first {
@@ -123,7 +123,7 @@ func (v *view) begin(r *chance) int {
 type picker struct {
 	g      *Group
 	v      *view
-	q      *Query
+	q      Query // a copy, so that the caller's need not be on the heap
 	r      chance
 	now    int64
 	hashed bool

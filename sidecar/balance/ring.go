@@ -132,7 +132,7 @@ func (p *picker) byHash(tier, among int, forced bool) *Server {
 			if !p.due {
 				continue
 			}
-			if probed, t := p.g.probe(p.q, tier, s); probed != nil {
+			if probed, t := p.g.probe(&p.q, tier, s); probed != nil {
 				p.trial = t
 				return probed
 			}

@@ -17,8 +17,14 @@ import (
 	"remora.dev/remora/sidecar/snapshot"
 )
 
-// renewal is how long a group keeps to the servers that it has just been told: in large Services, some come and go all the time.
-const renewal = 20 * time.Millisecond
+const (
+	// renewal is how long a group keeps to the servers that it has just been told: in large Services, some come and go all the time.
+	renewal = 20 * time.Millisecond
+	// pace is how many times as long as taking them in lasted it keeps to them at least.
+	pace = 50
+	// renewedBy is how long at most.
+	renewedBy = time.Second
+)
 
 // servers knows the groups of servers that the configuration names.
 type servers struct {
@@ -47,7 +53,7 @@ type group struct {
 	hide    func()       // from the metrics
 	stale   atomic.Bool  // there may be others by now
 	known   atomic.Bool  // it has ever been said who they are
-	taken   atomic.Int64 // when that was last looked at, in Unix nanoseconds
+	next    atomic.Int64 // when to look for others at the earliest, in Unix nanoseconds
 	slot    atomic.Int64 // attempts under way
 
 	mu  sync.Mutex  // of who looks
@@ -85,7 +91,7 @@ func (s *servers) of(t *routing.Target, now time.Time) *group {
 		g = s.find(t)
 		s.mu.Unlock()
 	}
-	if g.stale.Load() && now.UnixNano()-g.taken.Load() > int64(renewal) {
+	if g.stale.Load() && now.UnixNano() >= g.next.Load() {
 		g.renew(s.members, now)
 	}
 	if !g.known.Load() {
@@ -178,6 +184,8 @@ func (s *servers) sweep(now time.Time) {
 	for _, g := range s.groups() {
 		if g.stale.Load() {
 			g.renew(s.members, now)
+		} else if g.known.Load() {
+			g.Locate(s.members.Here()) // which may have been found out since
 		}
 	}
 }
@@ -192,8 +200,11 @@ func (g *group) renew(members *snapshot.Members, now time.Time) {
 		g.mu.Lock()
 	}
 	defer g.mu.Unlock()
+	if g.known.Load() && !g.stale.Load() {
+		return // another was first
+	}
 	g.stale.Store(false) // before it is read
-	g.taken.Store(now.UnixNano())
+	defer func() { g.next.Store(time.Now().Add(min(max(renewal, pace*time.Since(now)), renewedBy)).UnixNano()) }()
 	all, known := members.Of(g.key.ServersID)
 	if !known {
 		return
