@@ -80,7 +80,7 @@ func (c *compiler) backend(from string, d destination, path string) (*Target, *R
 	var passthrough bool
 	t.Balance, passthrough = balanceOf(critic{}, "", how.lb)
 	poolOf(critic{}, "", &how, &t.Policy, &t.Balance)
-	if r = c.speak(&e, &how, e.Host); r != nil {
+	if r = c.speak(&e, &how, strings.TrimSuffix(e.Host, poolSuffix)); r != nil {
 		return nil, r
 	}
 	if subset != nil && t.Servers != (ServersID{}) {
@@ -92,9 +92,9 @@ func (c *compiler) backend(from string, d destination, path string) (*Target, *R
 	if t.Servers == (ServersID{}) {
 		t.Balance = Balance{}
 	}
-	t.Authority = e.Host
+	t.Authority = strings.TrimSuffix(e.Host, poolSuffix)
 	if plain := !e.TLS && e.Port == v1beta1.DefaultPlainPort; !plain && (!e.TLS || e.Port != v1beta1.DefaultTLSPort) {
-		t.Authority = fmt.Sprintf("%s:%d", e.Host, e.Port)
+		t.Authority = fmt.Sprintf("%s:%d", t.Authority, e.Port)
 	}
 	t.Endpoint = unique.Make(e)
 	return t, nil
@@ -222,8 +222,8 @@ func (c *compiler) poolEndpoint(t *Target, d *destination) (Endpoint, *Refusal) 
 	return Endpoint{Host: d.host() + poolSuffix, Port: port}, nil
 }
 
-// poolSuffix is of a name that DNS does not have.
-const poolSuffix = ".inferencepool"
+// poolSuffix is of a name that nobody has (RFC 2606), and with its dot nobody looks for it in a domain of the node's either.
+const poolSuffix = ".inferencepool.invalid."
 
 func (c *compiler) service(namespace, name string) *Service {
 	if c.services == nil {

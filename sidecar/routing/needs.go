@@ -32,8 +32,9 @@ func (o *Objects) Needs() Needs {
 func (n *Needs) add(ref *v1beta1.BackendObjectReference) {
 	switch {
 	case ref == nil:
-	case ref.Kind == KindInferencePool:
+	case destinationOf(ref, "").kind == KindInferencePool:
 		n.InferencePools = true
+		n.Services = true // with them come the DestinationRules, which say how pools are called, too
 	default:
 		n.Services = true
 	}
