@@ -116,3 +116,19 @@ func TestWhatAFileHasOfOtherNamespacesIsNoFaultOfASidecars(t *testing.T) {
 	}
 	f.hasNot(f.store.Load(), "other")
 }
+func TestFilesSayWhoTheServersOfAServiceAreWhileTheyChange(t *testing.T) {
+	f := newFollower(t, "all.yaml", routeTo("llm.example", "llm")+"---\n"+service("llm", "http"), "slice.yaml", sliceOf("llm-1", "llm", "http", 8080, "10.0.0.1", "10.0.0.2"))
+	members := snapshot.NewMembers()
+	f.members = members
+	f.follow(f.dir)
+	id := routing.ServersID{Kind: routing.KindService, Namespace: "default", Name: "llm", Port: "http"}
+	awaitServers(t, members, id, "10.0.0.1:8080, 10.0.0.2:8080")
+	before := f.store.Load().Table.Generation()
+	f.write("slice.yaml", sliceOf("llm-1", "llm", "http", 8080, "10.0.0.3"))
+	awaitServers(t, members, id, "10.0.0.3:8080")
+	f.write("slice.yaml", sliceOf("llm-1", "llm", "http", 8080))
+	awaitServers(t, members, id, "")
+	if f.store.Load().Table.Generation() != before {
+		t.Error("other servers made another table")
+	}
+}

@@ -8,10 +8,8 @@ import (
 
 // Place is where the process is, as far as it is known from outside.
 type Place struct {
-	// Region and Zone are words of the cluster's. Empty: those that the labels of the pod say, or for the zone that of the servers on Node.
+	// Region and Zone are words of the cluster's. Empty: those that the labels of the pod say.
 	Region, Zone string
-	// Node is the name of the pod's node; may be empty.
-	Node string
 }
 
 // The labels by which Kubernetes says where a node is; since 1.35, it gives them to the pods on it.
@@ -28,14 +26,9 @@ func (p Place) of(labels map[string]string) Place {
 
 // locate publishes where the process is.
 func (a *API) locate() {
-	if a.Members == nil {
-		return
+	if a.Members != nil {
+		a.Place.of(a.workload().Labels).publish(a.Members)
 	}
-	p := a.Place.of(a.workload().Labels)
-	if p.Zone == "" {
-		p.Zone = a.roll.zone()
-	}
-	p.publish(a.Members)
 }
 
 func (p Place) publish(members *snapshot.Members) {

@@ -27,7 +27,7 @@ const endOfList = `{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"9
 func newPretender(t *testing.T) *pretender {
 	t.Helper()
 	p := &pretender{first: map[string][]string{}, events: map[string]chan string{}}
-	for _, resource := range []string{"llmproviders", "llmroutes", "secrets"} {
+	for _, resource := range []string{"llmproviders", "llmroutes", "secrets", "services", "endpointslices", "virtualservices", "destinationrules", "inferencepools"} {
 		p.events[resource] = make(chan string, 100)
 	}
 	p.Server = httptest.NewServer(p)

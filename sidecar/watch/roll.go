@@ -42,7 +42,6 @@ type roll struct {
 	sides  [2]side
 	of     map[routing.ServersID]map[types.NamespacedName]*routing.EndpointSlice
 	dirty  map[routing.ServersID]bool
-	here   string // the zone of Place.Node
 }
 
 // Kubernetes and the controller say by different labels what a slice is of, so they are asked for apart.
@@ -260,21 +259,6 @@ func (r *roll) put(i int, name types.NamespacedName, slice *routing.EndpointSlic
 		r.of[slice.Of] = map[types.NamespacedName]*routing.EndpointSlice{}
 	}
 	s.slices[name], r.of[slice.Of][name], r.dirty[slice.Of] = slice, slice, true
-	for j := range slice.Endpoints {
-		if e := &slice.Endpoints[j]; e.Zone != "" && e.Node != "" && e.Node == r.api.Place.Node {
-			r.here = e.Zone
-		}
-	}
-}
-
-// zone is that of Place.Node, where a server on it has told.
-func (r *roll) zone() string {
-	if r == nil {
-		return ""
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.here
 }
 
 // states are those of what is followed.
