@@ -47,8 +47,4 @@ type ServerTLSSettings struct {
 	VerifyCertificateSPKI []string `json:"verifyCertificateSpki,omitempty"`
 	VerifyCertificateHash []string `json:"verifyCertificateHash,omitempty"`
 	CACRL                 string   `json:"caCrl,omitempty"`
-	// Files are not read: they are here to say so where there is nothing else.
-	ServerCertificate string `json:"serverCertificate,omitempty"`
-	PrivateKey        string `json:"privateKey,omitempty"`
-	CACertificates    string `json:"caCertificates,omitempty"`
 }
