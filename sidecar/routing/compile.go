@@ -53,6 +53,7 @@ type object struct {
 	provider *v1beta1.LLMProvider      // exactly one of these two is set
 	shadowed bool                      // another one of the namespace it is exported to has its host
 	route    *v1beta1.LLMRoute
+	used     bool // a route: the gateway that is compiled for executes it
 }
 
 // namespace is where the object is used.
@@ -238,7 +239,9 @@ func (c *compiler) problems() []Problem {
 	}
 	for _, kind := range [][]*object{c.providers, c.routes} {
 		for _, o := range kind {
-			all = append(all, o.list...)
+			if c.workload == nil || !c.workload.Gateway || o.used || o.provider != nil && c.sees(o.namespace()) {
+				all = append(all, o.list...)
+			}
 		}
 	}
 	for _, v := range c.virtuals {

@@ -87,6 +87,9 @@ func (c *compiler) listen(t *Table) {
 		for _, v := range e.virtuals[g.object] {
 			v.used = true
 		}
+		for _, o := range e.routes[g.object] {
+			o.used = true
+		}
 		for _, s := range g.servers {
 			if !lost[s][-1] {
 				e.serve(s, lost[s])
@@ -214,6 +217,7 @@ func (e *edge) host(name string, claimed []*claim) *Host {
 	var last []*Rule
 	for _, k := range claimed {
 		switch {
+		case k.route != nil && k != first && first.route != nil: // see settleEdgeRoutes
 		case k.route != nil && k != first:
 			k.route.warnOnce(HostConflict, "spec.host", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
 		case k.route != nil:

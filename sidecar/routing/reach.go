@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strings"
 
 	"remora.dev/remora/apis/v1beta1"
@@ -71,7 +72,7 @@ func (c *reach) coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
 	if c.left--; c.left < 0 {
 		return false
 	}
-	if !subset(early.SourceLabels, late.SourceLabels) {
+	if !subset(early.SourceLabels, late.SourceLabels) || !atLeast(early.Gateways, late.Gateways) {
 		return false
 	}
 	if early.Model != nil && (late.Model == nil || !c.coversString(*early.Model, *late.Model)) {
@@ -87,6 +88,11 @@ func (c *reach) coversMatch(early, late *v1beta1.LLMRequestMatch) bool {
 		}
 	}
 	return true
+}
+
+// atLeast tells whether early names every gateway that late does. None named: all of them.
+func atLeast(early, late []string) bool {
+	return len(early) == 0 || len(late) > 0 && !slices.ContainsFunc(late, func(g string) bool { return !slices.Contains(early, g) })
 }
 
 func (c *reach) coversString(early, late v1beta1.StringMatch) bool {
