@@ -245,7 +245,7 @@ func (c *compiler) problems() []Problem {
 		}
 	}
 	for _, v := range c.virtuals {
-		if v.used || c.workload == nil {
+		if v.used || c.workload == nil || v.beside != nil && v.beside.used {
 			all = append(all, v.list...)
 		}
 	}

@@ -20,7 +20,8 @@ type virtual struct {
 	mesh   bool     // it is for sidecars
 	routes []*virtualRoute
 	tls    []*tlsRoute
-	used   bool // the workload that is compiled for executes it
+	used   bool     // the workload that is compiled for executes it
+	beside *virtual // the one that has a host of its own in sidecars
 }
 
 // virtualRoute is one of its routes, as far as it is the same for everybody who executes it.

@@ -15,10 +15,10 @@ import (
 // replaced by one for each way that the calls can go: each combination of a route of every VirtualService that is concerned. They come
 // in lexicographic order, so that the first which holds is made of the first route that holds of each.
 
-// way is a route of a VirtualService, by one of its matches; or what a backend is without one.
+// way is a route of a VirtualService, by one of its matches.
 type way struct {
-	virtual *virtual      // nil: the backend as it is
-	route   *virtualRoute // nil with virtual set: no route matches
+	virtual *virtual
+	route   *virtualRoute // nil: no route matches
 	match   *virtualMatch // nil: always
 }
 
@@ -31,36 +31,57 @@ func (c *compiler) flatten(o *object, r *v1beta1.LLMRule, rule *Rule, w *where) 
 		return []*Rule{rule}
 	}
 	refs := refsOf(r.BackendRefs)
-	all, size := make([][]way, len(refs)), 1
-	found := false
-	for i, ref := range refs {
-		all[i] = []way{{}}
-		if v := c.meshVirtual(o.object.Namespace, ref); v != nil {
-			v.used, found = true, true
-			all[i] = v.ways(w.calling(ref))
-		}
-		if size *= len(all[i]); size > v1beta1.MaxRules {
-			rule.Levels = []Level{refusing(&Refusal{InvalidConfiguration, fmt.Sprintf("%s: the VirtualServices for the backends of %s make over %d rules of it: use fewer matches there", o.object, rule.words(), v1beta1.MaxRules)})}
-			return []*Rule{rule}
-		}
-	}
-	if !found {
+	of, ways, size := c.waysOf(o, refs, w)
+	switch {
+	case len(ways) == 0:
+		return []*Rule{rule}
+	case size > v1beta1.MaxRules:
+		rule.Levels = []Level{refusing(&Refusal{InvalidConfiguration, fmt.Sprintf("%s: the VirtualServices for the backends of %s make over %d rules of it: use fewer matches there", o.object, rule.words(), v1beta1.MaxRules)})}
 		return []*Rule{rule}
 	}
 	var rules []*Rule
 	for n := range size {
-		chosen := make([]way, len(all))
-		for i := len(all) - 1; i >= 0; i-- {
-			chosen[i] = all[i][n%len(all[i])]
-			n /= len(all[i])
+		chosen := make([]way, len(ways))
+		for i := len(ways) - 1; i >= 0; i-- {
+			chosen[i] = ways[i][n%len(ways[i])]
+			n /= len(ways[i])
 		}
-		made := c.combine(o, rule, refs, chosen)
+		made := c.combine(rule, refs, of, chosen)
 		rules = append(rules, made)
 		if len(made.matches) == 0 {
 			break // the rest never matches
 		}
 	}
 	return rules
+}
+
+// waysOf gives what each VirtualService that is concerned may do with a call to its port; of gives, for each backend, which of them it is
+// for, or -1. size is how many combinations there are, or something over the limit.
+func (c *compiler) waysOf(o *object, refs []*v1beta1.LLMBackendRef, w *where) (of []int, ways [][]way, size int) {
+	type asked struct {
+		virtual *virtual
+		port    uint16
+	}
+	known := map[asked]int{}
+	size = 1
+	for _, ref := range refs {
+		v := c.meshVirtual(o.object.Namespace, ref)
+		if v == nil {
+			of = append(of, -1)
+			continue
+		}
+		v.used = true
+		calling := w.calling(ref)
+		at, ok := known[asked{v, calling.port}]
+		if !ok {
+			at = len(ways)
+			known[asked{v, calling.port}] = at
+			ways = append(ways, v.ways(calling))
+			size = min(size*len(ways[at]), v1beta1.MaxRules+1)
+		}
+		of = append(of, at)
+	}
+	return of, ways, size
 }
 
 // calling gives who executes the rules of a backend, whose port they may ask for.
@@ -98,6 +119,7 @@ func (c *compiler) meshVirtual(namespace string, ref *v1beta1.LLMBackendRef) *vi
 					continue
 				}
 				if first := c.meshVirtuals[id]; first != nil {
+					v.beside = first
 					v.warnOnce(HostConflict, "spec.hosts", "%q has %s in sidecars, which is older or has the lesser name: put the routes there, or remove one of the two", host, first.object)
 					continue
 				}
@@ -129,7 +151,7 @@ func (v *virtual) ways(w *where) (all []way) {
 }
 
 // combine makes the rule of one combination.
-func (c *compiler) combine(o *object, rule *Rule, refs []*v1beta1.LLMBackendRef, chosen []way) *Rule {
+func (c *compiler) combine(rule *Rule, refs []*v1beta1.LLMBackendRef, of []int, chosen []way) *Rule {
 	made := *rule
 	var and []*match
 	for i := range chosen {
@@ -164,16 +186,20 @@ func (c *compiler) combine(o *object, rule *Rule, refs []*v1beta1.LLMBackendRef,
 	for _, l := range rule.Levels {
 		parts := make([][]Backend, len(l.Backends))
 		for i := range l.Backends {
-			parts[i] = c.inner(o, &l.Backends[i], refs[at], &chosen[at])
+			if parts[i] = []Backend{l.Backends[i]}; of[at] < 0 {
+				parts[i][0].Weight = 1
+			} else {
+				parts[i] = c.inner(&l.Backends[i], refs[at], &chosen[of[at]], len(refs))
+			}
 			at++
 		}
 		merged := merge(l.Backends, parts)
 		if len(merged.Backends) > maxMerged {
-			merged = refusing(&Refusal{InvalidConfiguration, fmt.Sprintf("%s: with those of the VirtualServices, %s has over %d backends: use fewer", o.object, rule.words(), maxMerged)})
+			merged = refusing(&Refusal{InvalidConfiguration, fmt.Sprintf("%s: with those of the VirtualServices, %s has over %d backends: use fewer", rule.Owner, rule.words(), maxMerged)})
 		}
 		made.Levels = append(made.Levels, merged)
 	}
-	if way := &chosen[0]; len(chosen) == 1 && way.route != nil && way.refusal() == nil {
+	if way := &chosen[0]; len(refs) == 1 && way.route != nil && way.refusal() == nil {
 		c.adopt(&made, way)
 	}
 	return &made
@@ -181,8 +207,6 @@ func (c *compiler) combine(o *object, rule *Rule, refs []*v1beta1.LLMBackendRef,
 
 func (w *way) refusal() *Refusal {
 	switch {
-	case w.virtual == nil:
-		return nil
 	case w.route == nil:
 		return &Refusal{NoRuleMatches, fmt.Sprintf("%s has no route for this call: add one without match", w.virtual.object)}
 	case w.match != nil && w.match.refusal != nil:
@@ -192,14 +216,16 @@ func (w *way) refusal() *Refusal {
 }
 
 // inner gives what a VirtualService puts in the place of a backend.
-func (c *compiler) inner(o *object, b *Backend, ref *v1beta1.LLMBackendRef, chosen *way) []Backend {
-	if refusal := chosen.refusal(); refusal != nil {
+func (c *compiler) inner(b *Backend, ref *v1beta1.LLMBackendRef, chosen *way, backends int) []Backend {
+	refusal := chosen.refusal()
+	if refusal == nil && chosen.route.answers && backends > 1 { // what is not let through to a backend by itself is not by chance
+		refusal = &Refusal{InvalidConfiguration, fmt.Sprintf("%s answers this call itself in %s, which is not honoured where a rule has several backends: give the rule one", chosen.virtual.object, chosen.route.field)}
+	}
+	if refusal != nil {
 		return []Backend{{Weight: 1, Refusal: refusal}}
 	}
-	if chosen.virtual == nil || chosen.route.answers {
-		own := *b
-		own.Weight = 1
-		return []Backend{own}
+	if chosen.route.answers {
+		return []Backend{*b}
 	}
 	path := v1beta1.DefaultPath
 	if b.Target != nil {
@@ -295,17 +321,13 @@ func (c *compiler) judgeFlattening(o *object) {
 	w := c.sidecar()
 	for i := range o.route.Spec.Rules {
 		r := &o.route.Spec.Rules[i]
-		size := 1
+		_, _, size := c.waysOf(o, refsOf(r.BackendRefs), w)
 		for j := range r.BackendRefs {
 			v := c.meshVirtual(o.object.Namespace, &r.BackendRefs[j])
-			if v == nil {
+			if v == nil || len(r.BackendRefs) == 1 {
 				continue
 			}
-			size *= len(v.ways(w.calling(&r.BackendRefs[j])))
-			if len(r.BackendRefs) == 1 {
-				continue
-			}
-			if slices.ContainsFunc(v.routes, func(r *virtualRoute) bool { return r.action != nil || r.limited || r.retried }) {
+			if slices.ContainsFunc(v.routes, func(r *virtualRoute) bool { return r.action != nil || r.answers || r.limited || r.retried }) {
 				o.warn(FieldNotHonoured, backendField(i, j), "%s has routes with more than matches and destinations, such as timeouts, retries, faults or rewrites: they are not honoured where a rule has several backends", v.object)
 			}
 		}
