@@ -29,18 +29,22 @@ var istioKinds = []struct{ kind, crd, base string }{
 	{"Gateway", crds.Gateways, `{servers: [{port: {number: 443, name: x, protocol: HTTPS}, hosts: [a.example.com], tls: {mode: MUTUAL, credentialName: x}}]}`},
 }
 
+// istioUser is somebody for whom a DestinationRule matters.
+const istioUser = `{apiVersion: istio.alibabacloud.com/v1beta1, kind: LLMRoute, metadata: {name: a}, spec: {host: b, rules: [{backendRefs: [{backendRef: {name: a}}]}]}}`
+
 // Values of fields that not every value of the right type shows to be honoured.
 var istioSamples = map[string]any{
-	"spec.servers[].tls.mode":               "SIMPLE",
-	"spec.servers[].port.protocol":          "HTTPS",
-	"spec.servers[].port.number":            int64(443),
-	"spec.servers[].tls.minProtocolVersion": "TLSV1_2",
-	"spec.servers[].tls.maxProtocolVersion": "TLSV1_3",
-	"spec.servers[].tls.cipherSuites[]":     "ECDHE-RSA-AES128-GCM-SHA256",
-	"spec.servers[].hosts[]":                "a.example.com",
-	"spec.http[].retries.retryOn":           "5xx",
-	"spec.http[].retries.attempts":          int64(3),
-	"spec.http[].redirect.derivePort":       "FROM_REQUEST_PORT",
+	"spec.servers[].tls.mode":                                              "SIMPLE",
+	"spec.servers[].port.protocol":                                         "HTTPS",
+	"spec.servers[].port.number":                                           int64(443),
+	"spec.servers[].tls.minProtocolVersion":                                "TLSV1_2",
+	"spec.servers[].tls.maxProtocolVersion":                                "TLSV1_3",
+	"spec.servers[].tls.cipherSuites[]":                                    "ECDHE-RSA-AES128-GCM-SHA256",
+	"spec.servers[].hosts[]":                                               "a.example.com",
+	"spec.http[].retries.retryOn":                                          "5xx",
+	"spec.trafficPolicy.loadBalancer.localityLbSetting.failoverPriority[]": "topology.kubernetes.io/zone",
+	"spec.http[].retries.attempts":                                         int64(3),
+	"spec.http[].redirect.derivePort":                                      "FROM_REQUEST_PORT",
 }
 
 // Objects in which fields can be tried that have no effect in the usual one.
@@ -184,7 +188,7 @@ func istioHonours(t *testing.T, kind, base, path string, schema map[string]any) 
 	if err := yaml.Unmarshal([]byte(cmp.Or(istioBases[path], base)), &spec); err != nil {
 		t.Fatal(err)
 	}
-	value, ok := istioSamples[path]
+	value, ok := istioSamples[istioRow(path)]
 	if !ok {
 		value = map[any]any{"integer": 50, "number": 0.5, "boolean": true}[schema["type"]]
 		if value == nil {
@@ -199,9 +203,12 @@ func istioHonours(t *testing.T, kind, base, path string, schema map[string]any) 
 		t.Fatal(err)
 	}
 	var in routing.Objects
-	if _, err := in.Decode(doc, "default"); err != nil {
-		t.Fatal(err)
+	for _, doc := range [][]byte{doc, []byte(istioUser)} {
+		if _, err := in.Decode(doc, "default"); err != nil {
+			t.Fatal(err)
+		}
 	}
+	in.Services = []routing.Service{{Namespace: "default", Name: "a", Ports: []routing.ServicePort{{Number: 80}}}}
 	for _, p := range routing.Judge(in) {
 		at := key.ReplaceAllString(index.ReplaceAllString(p.Field, "()"), "{}")
 		at = strings.ReplaceAll(at, "()", "[]")
