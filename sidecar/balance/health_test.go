@@ -2,6 +2,8 @@ package balance
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -218,19 +220,43 @@ func TestTurnsByWeightAreEvenlySpread(t *testing.T) {
 	}
 }
 
-func TestTenThousandServersAreUpdatedAndChosenFromInTime(t *testing.T) {
+// BenchmarkUpdate is what it costs to take in that one of ten thousand servers is another.
+func BenchmarkUpdate(b *testing.B) {
 	all := some(10001)
-	for name, b := range map[string]routing.Balance{"turns": {Policy: routing.RoundRobin}, "two draws": {}, "ring": hashes["ring"], "Maglev": hashes["Maglev"]} {
-		r := newRig(t, b, all[:10000])
-		begun := time.Now()
-		for i := range 50 {
-			r.Update(all[i%2:10000+i%2], r.now)
-		}
-		took := time.Since(begun) / 50
-		t.Logf("%s: an update takes %s", name, took)
-		if took > 200*time.Millisecond {
-			t.Errorf("%s: an update takes %s", name, took)
-		}
+	slices.SortFunc(all, func(a, b routing.Server) int { return strings.Compare(a.Address, b.Address) })
+	for name, how := range map[string]routing.Balance{"turns": {Policy: routing.RoundRobin}, "near ones": {Locality: routing.Locality{Prefer: true}}, "ring": hashes["ring"], "Maglev": hashes["Maglev"]} {
+		b.Run(name, func(b *testing.B) {
+			r := newRig(b, how, all[:10000])
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				i++
+				r.Update(all[i%2:10000+i%2], r.now)
+			}
+		})
+	}
+}
+
+func TestTenThousandServersGetTheirShares(t *testing.T) {
+	for name, b := range map[string]routing.Balance{"turns": {Policy: routing.RoundRobin}, "two draws": {}, "chance": {Policy: routing.Random}, "tokens": {Policy: routing.LeastTokens}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, b, some(10000))
+			spread(t, r.counts(100_000), 10000, 100_000)
+			for i := range 10000 {
+				r.failAt(i, 1, Refused)
+			}
+			r.wantOut(10000)
+			c := r.pick(func(q *Query) { q.Force = true })
+			c.End()
+			r.now = r.now.Add(time.Minute)
+			for range 10000 { // each is probed
+				c := r.pick()
+				c.Completed()
+				c.End()
+			}
+			r.wantOut(0)
+			r.idle()
+		})
 	}
 }
 

@@ -126,7 +126,7 @@ spec: {ports: [{port: 80}]}
 apiVersion: v1
 kind: Service
 metadata: {name: dead}
-spec: {ports: [{port: 80}]}
+spec: {ports: [{port: 80, name: http}, {port: 443, name: tls}]}
 `
 
 // gatewayOf is an Istio Gateway with these servers, in YAML.

@@ -206,11 +206,6 @@ func TestTLSIsPassedThroughByItsName(t *testing.T) {
 		`  - {port: {number: 443, name: tls, protocol: TLS}, hosts: ["pass.example.com"], tls: {mode: PASSTHROUGH}}`) +
 		virtual("api.example.com", toAPI) + `
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: dead}
-spec: {ports: [{port: 80, name: http}, {port: 443, name: tls}]}
----
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: pass}

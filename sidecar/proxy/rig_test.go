@@ -33,7 +33,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1", vllm: "127.0.0.1", "foreign.example.com": "127.0.0.1", "loop.example.com": "127.0.0.1", "api.default.svc.cluster.local": "127.0.0.3", "other.default.svc.cluster.local": "127.0.0.4", "dead.default.svc.cluster.local": "127.0.0.5", azure: "127.0.0.2", anthropic: "127.0.0.2"})
+	netns.Enter(map[string]string{qwen: "127.0.0.1", moonshot: "127.0.0.1", vllm: "127.0.0.1", "foreign.example.com": "127.0.0.1", "loop.example.com": "127.0.0.1", "api.default.svc": "127.0.0.3", "other.default.svc": "127.0.0.4", "dead.default.svc": "127.0.0.5", azure: "127.0.0.2", anthropic: "127.0.0.2"})
 	os.Exit(m.Run())
 }
 
