@@ -165,7 +165,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	lost := func(err error) (*failure, retryReason, bool) {
 		c.client.attach(nil)
-		stale := conn.reused && !conn.revoked.Load() && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && conn.unserved(c.operation)
+		stale := conn.reused && !conn.revoked.Load() && conn.br.Buffered() == 0 && !isTimeout(err) && !c.client.left() && (conn.unserved(c.operation) || c.safe() && conn.justAsked())
 		f := c.lost(conn, err)
 		conn.discard()
 		if c.target.Keyed() && !stale {

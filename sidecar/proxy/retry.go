@@ -58,6 +58,12 @@ func (c *call) again(r retryReason) retryReason {
 	return r
 }
 
+// safe tells whether a request asks for nothing to be done, so that HTTP lets it be sent again unasked (RFC 9110, section 9.2.2).
+func (c *call) safe() bool {
+	h := &c.ctx.Request.Header
+	return (h.IsGet() || h.IsHead() || h.IsOptions()) && len(c.body) == 0 && !c.once && !c.websocket
+}
+
 // waiting is what a departing app does to a pause.
 type waiting chan struct{}
 

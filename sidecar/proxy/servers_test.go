@@ -444,3 +444,28 @@ func TestAPodThatAcceptsAndNeverAnswersGetsFewCalls(t *testing.T) {
 	}
 	f.idle()
 }
+
+func TestAnIdleConnectionThatAPodClosesJustThenCostsNoCall(t *testing.T) {
+	for _, method := range []string{"GET", "POST"} {
+		t.Run(method, func(t *testing.T) {
+			f := newFleet(t, 2, routing.Balance{Policy: routing.RoundRobin}, "")
+			var calls atomic.Int64
+			f.does(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				if n := calls.Add(1); n == 3 || n == 5 { // the second on each connection, which was kept
+					if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+						_ = conn.Close()
+						return
+					}
+				}
+				_, _ = io.WriteString(w, "{}")
+			})
+			for range 6 {
+				if got := f.do(method, "http://"+vllm+"/v1/chat/completions", map[string]string{"GET": "", "POST": prompt}[method]); got.status != 200 {
+					t.Errorf("%d %s", got.status, got.body)
+				}
+			}
+			f.idle()
+		})
+	}
+}

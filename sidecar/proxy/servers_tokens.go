@@ -25,7 +25,11 @@ func (c *call) foresee(g *group) promise {
 	if !c.operation.Usage {
 		return p
 	}
-	limit := c.document.limit(c.body)
+	d := c.document
+	if c.plain && c.rest == nil && len(c.ctx.Request.Header.ContentEncoding()) == 0 {
+		d, _ = scan(c.body) // nobody has before
+	}
+	limit := d.limit(c.body)
 	p.output = g.Expected()
 	switch {
 	case p.output == 0 && limit > 0:

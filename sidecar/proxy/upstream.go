@@ -138,8 +138,11 @@ func (c *upConn) unserved(o *routing.Operation) bool {
 	if c.spent || errors.Is(c.ended, io.EOF) && c.unacknowledged() > 0 {
 		return true
 	}
-	return o != nil && o.JSON && time.Since(c.asked) < closing
+	return o != nil && o.JSON && c.justAsked()
 }
+
+// justAsked tells whether the request was sent so short a time ago that the provider may have been closing the connection just then.
+func (c *upConn) justAsked() bool { return time.Since(c.asked) < closing }
 
 // unacknowledged counts the bytes that were sent and have not arrived, as far as is known.
 func (c *upConn) unacknowledged() (n int) {
