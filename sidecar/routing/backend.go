@@ -49,7 +49,7 @@ func destinationOf(ref *v1beta1.BackendObjectReference, namespace string) destin
 // backend finds what calls for a destination go to which an object of namespace from names. path is that of chat completions; empty:
 // every path goes out as it is. The Authority is the destination's own.
 func (c *compiler) backend(from string, d destination, path string) (*Target, *Refusal) {
-	if c.in.Services == nil {
+	if c.in.Services == nil && !c.presume {
 		return nil, &Refusal{ServiceNotFound, fmt.Sprintf("%s is not known: which Services there are has not been read yet", d.ref())}
 	}
 	if r := c.mayReach(from, &d); r != nil {
@@ -113,7 +113,7 @@ func (c *compiler) mayReach(from string, d *destination) *Refusal {
 	if c.workload != nil && !gateway {
 		return &Refusal{ServiceNotExported, fmt.Sprintf("%s is of another namespace, which sidecars do not reach: use one of namespace %s, or a gateway", d.ref(), from)}
 	}
-	if s := c.service(d.namespace, d.name); d.kind == KindService && s != nil && s.ExportTo != nil && exportsTo(s.ExportTo, d.namespace, []string{from}) {
+	if s := c.service(d.namespace, d.name); d.kind == KindService && s != nil && len(s.ExportTo) > 0 && exportsTo(s.ExportTo, d.namespace, []string{from}) {
 		return nil
 	}
 	if d.kind == KindInferencePool {
@@ -124,6 +124,10 @@ func (c *compiler) mayReach(from string, d *destination) *Refusal {
 
 // endpointOf finds the Service or InferencePool of a destination and its port, which is filled in where it is the only one.
 func (c *compiler) endpointOf(t *Target, d *destination) (Endpoint, *Refusal) {
+	if c.in.Services == nil { // it is taken to exist
+		t.Servers = ServersID{Kind: d.kind, Namespace: d.namespace, Name: d.name}
+		return Endpoint{Host: d.host() + svcSuffix, Port: cmp.Or(d.port, v1beta1.DefaultPlainPort)}, nil
+	}
 	if d.kind == KindInferencePool {
 		return c.poolEndpoint(t, d)
 	}

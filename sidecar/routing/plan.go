@@ -178,7 +178,10 @@ func (e *edit) addUsers(before, after *Objects) {
 
 // part gives the objects that have a say in the hosts of the edit.
 func (e *edit) part(in *Objects) Objects {
-	out := Objects{Exported: in.Exported, Secrets: in.Secrets, Unreadable: in.Unreadable, Incomplete: in.Incomplete}
+	out := Objects{
+		Exported: in.Exported, Secrets: in.Secrets, Unreadable: in.Unreadable, Incomplete: in.Incomplete,
+		Services: in.Services, InferencePools: in.InferencePools, VirtualServices: in.VirtualServices, DestinationRules: in.DestinationRules,
+	}
 	need := hostSet{namespace: e.namespace}
 	owned := map[string]bool{} // the hosts of the edit that a route names in its backends: one that does is enough
 	for i := range in.Routes {
