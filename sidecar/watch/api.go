@@ -57,6 +57,8 @@ type API struct {
 	client  rest.Interface
 	feeds   []*feed // of what is compiled
 	roll    *roll   // nil: no servers have been asked for yet
+	mu      sync.Mutex
+	asking  map[*feed]bool // those that run
 	wake    chan struct{}
 	running *sync.WaitGroup
 	history history
@@ -112,10 +114,11 @@ func (a *API) Load() error {
 		return err
 	}
 	a.client = client
-	a.wake, a.saves, a.troubles = make(chan struct{}, 1), make(chan *saved, 1), map[string]string{}
+	a.wake, a.saves, a.troubles, a.asking = make(chan struct{}, 1), make(chan *saved, 1), map[string]string{}, map[*feed]bool{}
 	a.feeds = []*feed{a.feed(&providerFeed), a.feed(&routeFeed), a.feed(&keysFeed)}
 	a.feeds[2].namespace, a.feeds[2].only = a.Namespace, a.KeysSecret
 	if a.Gateway {
+		a.feeds[0].trim = a.withhold
 		for _, k := range needed(routing.Needs{}, true) {
 			a.feeds = append(a.feeds, a.feed(k))
 		}
@@ -133,12 +136,27 @@ func (a *API) signal() {
 
 // back has every feed ask again.
 func (a *API) back() {
-	for _, f := range a.feeds {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for f := range a.asking {
 		select {
 		case f.retry <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// run has a feed run until ctx ends.
+func (a *API) run(ctx context.Context, f *feed) {
+	a.mu.Lock()
+	a.asking[f] = true
+	a.mu.Unlock()
+	a.running.Go(func() {
+		f.run(ctx)
+		a.mu.Lock()
+		delete(a.asking, f)
+		a.mu.Unlock()
+	})
 }
 
 // Run follows the API server until ctx ends. From the first configuration on, nothing that happens to the API server
@@ -162,7 +180,7 @@ func (a *API) Run(ctx context.Context) {
 	}
 	for _, f := range a.feeds {
 		f.began, f.since = a.started, a.started
-		running.Go(func() { f.run(ctx) })
+		a.run(ctx, f)
 	}
 	grace := time.NewTimer(graceTime)
 	defer grace.Stop()
@@ -205,17 +223,18 @@ func await(ctx context.Context, timer *time.Timer) bool {
 func (a *API) look(ctx context.Context) {
 	changes := map[*feed]int{}
 	var states []state
-	synced := true
+	synced, required := true, true
 	for _, f := range a.feeds {
 		s := f.state()
 		states = append(states, s)
 		changes[f] = s.changes
 		synced = synced && (s.changes > 0 || a.dispensable(s))
+		required = required && (s.changes > 0 || s.optional)
 	}
 	before := a.current
 	refused := slices.ContainsFunc(states, func(s state) bool { return !s.optional && a.refuses(s) })
 	switch {
-	case synced:
+	case synced, required && a.revised(&compiled{changes: changes}):
 		if a.current == nil || !maps.Equal(a.current.changes, changes) || a.relabelled() {
 			a.compile(ctx, changes)
 		}
@@ -247,12 +266,13 @@ func (a *API) look(ctx context.Context) {
 func (a *API) compile(ctx context.Context, changes map[*feed]int) {
 	all := a.gather()
 	all.incomplete = !all.configured() && a.unconfigured()
-	if in := all.input(); a.follow(ctx, in.Needs()) {
+	c := &compiled{all: all, changes: changes, workload: a.workload()}
+	if in := all.input(); a.follow(ctx, in.Needs()) && !a.revised(c) {
 		return
 	}
 	a.locate()
-	c := &compiled{all: all, changes: changes, workload: a.workload()}
 	c.table, c.findings = a.history.compile(all, c.workload)
+	c.findings = a.concerning(c.findings)
 	if a.early(c) || a.unmanned(ctx, c) {
 		return
 	}
@@ -290,6 +310,7 @@ func (a *API) relabel() {
 	c := *a.current
 	c.workload = a.workload()
 	c.table, c.findings = a.history.compile(c.all, c.workload)
+	c.findings = a.concerning(c.findings)
 	a.current = &c
 	a.locate()
 }

@@ -59,6 +59,9 @@ func (a *API) patience(next *compiled) time.Duration {
 
 // revised tells whether the Secret of keys is another one than for the table in use.
 func (a *API) revised(next *compiled) bool {
+	if a.current == nil || a.current.changes == nil {
+		return false
+	}
 	return slices.ContainsFunc(a.feeds, func(f *feed) bool {
 		return f.kind == secretKind && a.current.changes[f] != next.changes[f]
 	})

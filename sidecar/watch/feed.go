@@ -39,6 +39,7 @@ type feed struct {
 	selector  string // of labels; empty: all
 	client    rest.Interface
 	store     cache.ReflectorStore // takes what is told: the feed itself, or what is made of EndpointSlices
+	trim      func(*document)      // takes from what arrives what is not to be kept; may be nil
 	began     time.Time
 	stop      context.CancelFunc // nil: it ends with all
 	changed   func()             // something of what state gives

@@ -24,7 +24,7 @@ func (a *API) start(ctx context.Context, f *feed) {
 	ctx, f.stop = context.WithCancel(ctx)
 	f.began = time.Now()
 	f.since = f.began
-	a.running.Go(func() { f.run(ctx) })
+	a.run(ctx, f)
 	time.AfterFunc(graceTime, a.signal) // it may have said nothing by then
 }
 
@@ -45,6 +45,9 @@ func (a *API) follow(ctx context.Context, n routing.Needs) (more bool) {
 // unfollow ends what neither the objects as they are written nor those that run need any more. A sidecar whose app calls no Service
 // costs the API server nothing for them.
 func (a *API) unfollow(c *compiled) {
+	if !slices.ContainsFunc(a.feeds, func(f *feed) bool { return f.stop != nil }) {
+		return
+	}
 	now, written := c.all.input(), c.all.asWritten()
 	n, w := now.Needs(), written.Needs()
 	all := needed(routing.Needs{Services: n.Services || w.Services, InferencePools: n.InferencePools || w.InferencePools}, a.Gateway)
@@ -88,7 +91,7 @@ func (a *API) unmanned(ctx context.Context, next *compiled) bool {
 		unknown = unknown || !known
 	}
 	a.roll.awaited.Store(unknown)
-	if unknown && (a.current == nil || !a.revised(next)) && !slices.ContainsFunc(a.roll.states(), a.refuses) {
+	if unknown && !a.revised(next) && !slices.ContainsFunc(a.roll.states(), a.refuses) {
 		if a.alone.IsZero() {
 			a.alone = time.Now()
 		}

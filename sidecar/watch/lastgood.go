@@ -42,6 +42,7 @@ type saved struct {
 	// What the cluster and Istio have, and who the servers were.
 	Others  []savedOther   `json:"others,omitempty"`
 	Servers []savedServers `json:"servers,omitempty"`
+	others  []*document    // Others, which are made when they are written
 	// Retired are hosts that nothing named any more, as routing.Table.Retired gives them.
 	Retired [][]string `json:"retired,omitempty"`
 }
@@ -63,7 +64,7 @@ func newSaved(namespace string, all *set, retired [][]string) *saved {
 	for _, e := range in.Exported {
 		s.Exported = append(s.Exported, e.Provider)
 	}
-	s.Others = othersOf(all)
+	s.others = othersOf(all)
 	for _, secret := range in.Secrets {
 		plain := savedSecret{Name: secret.Name, Type: secret.Type, Exported: secret.Namespace != namespace, Data: map[string][]byte{}}
 		for k, v := range secret.Data {
@@ -194,6 +195,10 @@ func digest(body []byte) string {
 
 // write replaces the file at once, so that a crash leaves the one or the other.
 func (s *saved) write(path string) error {
+	for _, d := range s.others {
+		s.Others = append(s.Others, savedOtherOf(d))
+	}
+	s.others = nil
 	body, err := json.Marshal(s)
 	if err != nil {
 		return err

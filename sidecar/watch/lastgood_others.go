@@ -26,26 +26,26 @@ type savedServers struct {
 }
 
 // othersOf gives what runs of these kinds.
-func othersOf(all *set) (out []savedOther) {
+func othersOf(all *set) (out []*document) {
 	for _, c := range all.candidates {
 		d := c.document
 		if c.refused != nil {
 			d = c.before.doc
 		}
-		if d.other == nil {
-			continue
+		if d.other != nil {
+			out = append(out, d)
 		}
-		text, err := json.Marshal(d.other)
-		if err != nil { // cannot be: it was JSON
-			continue
-		}
-		o := savedOther{Kind: c.ref.Kind, UID: string(d.uid), Object: text}
-		if remarks := remarksOf(d.other); remarks != nil {
-			o.Remarks = *remarks
-		}
-		out = append(out, o)
 	}
 	return out
+}
+
+func savedOtherOf(d *document) savedOther {
+	o := savedOther{Kind: d.ref.Kind, UID: string(d.uid)}
+	o.Object, _ = json.Marshal(d.other) // it was JSON
+	if remarks := remarksOf(d.other); remarks != nil {
+		o.Remarks = *remarks
+	}
+	return o
 }
 
 // remarksOf gives where the remarks about an object of Istio's are; nil for others.

@@ -2,6 +2,8 @@ package watch
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -105,5 +107,37 @@ func TestASidecarFollowsOnlyWhatItsConfigurationSpeaksOf(t *testing.T) {
 	}
 	if _, known := a.Members.Of(id); known {
 		t.Error("servers are remembered that nothing calls")
+	}
+}
+
+func TestAGatewayKeepsNoKeyOfOtherNamespacesAndMissesNoSecretThere(t *testing.T) {
+	p := newPretender(t)
+	p.events["gateways"] = make(chan string)
+	with := func(config string) string {
+		return `"spec":{"host":"a.example","configs":{"defaultConfig":{"openAIConfig":{` + config + `}},"routeSpecificConfigs":{"vip":{"openAIConfig":{"apiKey":"sk-of-vip"}}}}}`
+	}
+	p.first["llmproviders"] = []string{
+		toldOf("ADDED", "LLMProvider", "other", "inline", "1", with(`"apiKey":"sk-of-other"`)),
+		toldOf("ADDED", "LLMProvider", "third", "named", "1", strings.ReplaceAll(with(`"apiKeyRef":{"name":"s","key":"k"}`), "a.example", "b.example")),
+		toldOf("ADDED", "LLMProvider", "team", "own", "1", strings.ReplaceAll(with(`"apiKeyRef":{"name":"s","key":"k"}`), "a.example", "c.example")),
+	}
+	a := p.api()
+	a.Gateway, a.Members, a.LastGood = true, snapshot.NewMembers(), filepath.Join(t.TempDir(), "own", "last.json")
+	w := watch(t, a)
+	s := w.awaitReady()
+	w.stop()
+	var missing []string
+	for _, q := range s.Problems {
+		if q.Code == routing.SecretNotFound {
+			missing = append(missing, q.Object.String())
+		}
+	}
+	if !slices.Equal(missing, []string{"LLMProvider team/own"}) {
+		t.Errorf("Secrets are missing for %v", missing)
+	}
+	text, err := os.ReadFile(a.LastGood)
+	w.must(err)
+	if n := strings.Count(string(text), "sk-of-"); n != 1 || !strings.Contains(string(text), withheld) {
+		t.Errorf("%d keys are saved, and one is the gateway's:\n%s", n, text)
 	}
 }

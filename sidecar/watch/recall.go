@@ -39,6 +39,7 @@ func (a *API) recall() {
 	all := s.set(&a.history, a.KeysSecret)
 	c := &compiled{all: all, saved: s.Time, workload: a.workload()}
 	c.table, c.findings = a.history.compile(all, c.workload)
+	c.findings = a.concerning(c.findings)
 	a.current = c
 	s.enrol(a.Members)
 	a.Log.Info("the last good configuration is in use until the API server is reachable", "path", a.LastGood, "saved", s.Time.Format(time.RFC3339))

@@ -22,6 +22,17 @@ func (f *feed) taken(o any) *wireObject {
 	return object
 }
 
+// arrive gives what is kept of an object.
+func (f *feed) arrive(object *wireObject, before *arrival) *arrival {
+	next := arrive(f.kindOfFeed, object, before)
+	if f.trim != nil && next != before {
+		for i := range next.docs {
+			f.trim(&next.docs[i])
+		}
+	}
+	return next
+}
+
 // Add takes in a new object.
 func (f *feed) Add(o any) error { return f.Update(o) }
 
@@ -33,7 +44,7 @@ func (f *feed) Update(o any) error {
 	}
 	name := object.place()
 	before := f.objects[name]
-	if next := arrive(f.kindOfFeed, object, before); next != before {
+	if next := f.arrive(object, before); next != before {
 		f.change(func() { f.objects[name] = next })
 	}
 	return nil
@@ -53,7 +64,7 @@ func (f *feed) Replace(all []any, _ string) error {
 	for _, o := range all {
 		if object := f.taken(o); object != nil {
 			name := object.place()
-			objects[name] = arrive(f.kindOfFeed, object, f.objects[name])
+			objects[name] = f.arrive(object, f.objects[name])
 		}
 	}
 	if f.objects != nil && maps.Equal(f.objects, objects) {
