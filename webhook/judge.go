@@ -14,9 +14,10 @@ import (
 
 // change is what a request would do to one object.
 type change struct {
-	before   *object // nil where it is created
-	after    *object // nil where it is deleted
-	sameSpec bool    // only labels, finalizers and the like change
+	before   *object          // nil where it is created
+	after    *object          // nil where it is deleted
+	sameSpec bool             // only labels, finalizers and the like change
+	around   *routing.Objects // what there is of the cluster's kinds and of Istio's; nil: that is not known
 }
 
 func (c *change) ref() routing.Ref {
@@ -42,8 +43,7 @@ func judge(others []*object, c change) verdict {
 }
 
 func judgeAmong(others []*object, c change) verdict {
-	earlier := together(others, c.before)
-	later := together(others, c.after)
+	earlier, later := c.within(together(others, c.before)), c.within(together(others, c.after))
 	if c.claims() {
 		makeNewest(&later, c.ref())
 	}
@@ -109,6 +109,15 @@ func causedInOthers(earlier routing.Objects, now []routing.Problem, candidate ro
 		}
 	}
 	return broken, rest
+}
+
+// within gives the same configuration in its surroundings.
+func (c *change) within(all routing.Objects) routing.Objects {
+	if a := c.around; a != nil {
+		all.Services, all.InferencePools = a.Services, a.InferencePools
+		all.VirtualServices, all.DestinationRules, all.Gateways = a.VirtualServices, a.DestinationRules, a.Gateways
+	}
+	return all
 }
 
 // together gives the configuration that the objects are. candidate may be nil.

@@ -16,7 +16,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/injector"
+	"remora.dev/remora/sidecar/routing"
 )
 
 // namespaces knows the labels of all namespaces, nearly at once, and can ask for those of one as they are.
@@ -54,7 +56,11 @@ func newNamespaces(config *rest.Config, log logr.Logger) (*namespaces, error) {
 // toLabels keeps of a namespace what is asked for: others write kilobytes into annotations.
 func toLabels(from any) (any, error) {
 	if o, ok := from.(*metav1.PartialObjectMetadata); ok {
-		return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: o.Name, ResourceVersion: o.ResourceVersion, Labels: o.Labels}}, nil
+		kept := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: o.Name, ResourceVersion: o.ResourceVersion, Labels: o.Labels}}
+		if gateways, ok := o.Annotations[v1beta1.GatewayLabels]; ok {
+			kept.Annotations = map[string]string{v1beta1.GatewayLabels: gateways}
+		}
+		return kept, nil
 	}
 	return from, nil
 }
@@ -79,6 +85,16 @@ func (n *namespaces) ready(*http.Request) error {
 		return fmt.Errorf("they cannot be read: %w", n.watchError)
 	}
 	return errors.New("not all of them have been read yet")
+}
+
+// gateways gives the gateways of all namespaces.
+func (n *namespaces) gateways() (all []routing.Workload) {
+	for _, o := range n.informer.GetStore().List() {
+		if o, ok := o.(*metav1.PartialObjectMetadata); ok {
+			all = append(all, gatewaysIn(o)...)
+		}
+	}
+	return all
 }
 
 // known gives a namespace as it was a moment ago; ok is false where nothing is known of it.

@@ -30,6 +30,7 @@ import (
 // that does not fit the Go types (one that was let in by another CRD) could be neither corrected nor deleted.
 type resources struct {
 	namespace func(name string) ([]*object, error) // all objects of a namespace, and what is exported to it
+	around    *surroundings                        // may be nil
 	users     func(host string) ([]string, error)  // namespaces that name a host and have no provider for it
 	permits   *permits
 	denied    *prometheus.CounterVec // by kind and code
@@ -60,6 +61,7 @@ func (r *resources) Handle(ctx context.Context, req admission.Request) (answer a
 			others = append(others, o)
 		}
 	}
+	c.around = r.around.with(req.Namespace, all, c.after)
 	v := judge(others, c)
 	if len(v.denied) == 0 {
 		missing, err := r.permits.missing(ctx, &req.UserInfo, c.ref(), needsOf(&c))

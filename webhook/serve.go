@@ -28,7 +28,8 @@ import (
 	"remora.dev/remora/apis/v1beta1"
 )
 
-const serveUsage = `webhook serve judges LLMProviders and LLMRoutes when they are written, and gives pods their sidecars when they are created.
+const serveUsage = `webhook serve judges LLMProviders and LLMRoutes when they are written, warns of what Remora makes of Istio's objects, and gives
+pods their sidecars when they are created.
 
   --listen ADDR       where the API server asks, by HTTPS (default :9443)
   --health ADDR       /livez, and /readyz with the reasons why not (default :8081)
@@ -152,6 +153,10 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	if err != nil {
 		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
 	}
+	around, err := newSurroundings(config, absentTime, log.WithName("kinds"))
+	if err != nil {
+		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
+	}
 	denied, err := deniedCounter()
 	if err != nil {
 		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
@@ -162,7 +167,7 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	}
 	s := &server{manager: m, log: log, definitions: newDefinitions(m.GetAPIReader())}
 	hook := m.GetWebhookServer()
-	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, users: objects.users, permits: rights, denied: denied}})
+	judge := newLanes(&admission.Webhook{Handler: &resources{namespace: objects.namespace, around: around, users: objects.users, permits: rights, denied: denied}})
 	s.ready = &readiness{log: log, checks: []check{
 		{"CustomResourceDefinitions", s.definitions.ready},
 		{"objects", func(*http.Request) error { return objects.synced() }},
@@ -174,13 +179,15 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 	for _, path := range []string{providerPath, routePath} {
 		hook.Register(path, s.ready.parting(judge))
 	}
+	warner := &istioWarner{around: around, namespace: objects.namespace, all: objects.all, gateways: namespaces.gateways, turn: make(chan struct{}, 1)}
+	hook.Register(istioPath, s.ready.parting(newLanes(&admission.Webhook{Handler: warner})))
 	aboutPods := s.ready.parting(pods.handler())
 	hook.Register(injectPath, aboutPods)
 	hook.Register(judgePodPath, aboutPods)
 	health := &manager.Server{Name: "health", ShutdownTimeout: &drain, Server: &http.Server{
 		Addr: f.health, Handler: s.ready.handler(), ReadHeaderTimeout: 10 * time.Second,
 	}}
-	if err := errors.Join(m.Add(health), m.Add(certificates), m.Add(namespaces), m.Add(settings)); err != nil {
+	if err := errors.Join(m.Add(health), m.Add(certificates), m.Add(namespaces), m.Add(settings), m.Add(around)); err != nil {
 		return nil, fmt.Errorf("the webhook cannot be set up: %w", err)
 	}
 	return s, nil

@@ -72,6 +72,7 @@ func TestAdmission(t *testing.T) {
 		{"what-an-edit-does-to-others", whatAnEditDoesToOthers},
 		{"a-provider-that-is-exported", aProviderThatIsExported},
 		{"nobody-says-what-authors-may-read", nobodySaysWhatAuthorsMayRead},
+		{"istios-objects-are-warned-of", istiosObjectsAreWarnedOf},
 		{"the-webhook-is-gone", theWebhookIsGone},
 		{"the-webhook-stops", theWebhookStops},
 	} {

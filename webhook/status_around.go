@@ -6,6 +6,7 @@ import (
 
 	"remora.dev/remora/apis/istio"
 	"remora.dev/remora/apis/v1beta1"
+	"remora.dev/remora/sidecar/routing"
 )
 
 // aroundTime is how long a controller that has just started waits for what objects name beside Secrets. After that it judges without.
@@ -45,6 +46,22 @@ func (s *surroundings) around(namespace string, routes []v1beta1.LLMRoute) []*th
 		})
 	}
 	return all
+}
+
+// with gives what objects of a namespace may name, those of a candidate too; nil where it is not known.
+func (s *surroundings) with(namespace string, objects []*object, candidate *object) *routing.Objects {
+	if s == nil || s.synced() != nil {
+		return nil
+	}
+	var routes []v1beta1.LLMRoute
+	for _, o := range append(slices.Clip(objects), candidate) {
+		if o != nil && o.isRoute() {
+			routes = append(routes, o.content.Routes[0])
+		}
+	}
+	in := &routing.Objects{}
+	addTo(in, s.around(namespace, routes))
+	return in
 }
 
 // followSurroundings has namespaces judged again whose objects may name what has changed.

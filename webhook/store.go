@@ -141,6 +141,22 @@ func (s *store) namespace(name string) ([]*object, error) {
 	return all, nil
 }
 
+// all gives the objects of all namespaces.
+func (s *store) all() ([]*object, error) {
+	if err := s.synced(); err != nil {
+		return nil, err
+	}
+	var all []*object
+	for _, i := range s.informers {
+		for _, o := range i.GetStore().List() {
+			if o, ok := o.(*object); ok {
+				all = append(all, o)
+			}
+		}
+	}
+	return all, nil
+}
+
 // users gives the namespaces whose routes name a host that they have no provider for themselves.
 func (s *store) users(host string) ([]string, error) {
 	naming, err := find(s.informers[1], byBackend, host)

@@ -178,6 +178,7 @@ func (m manifests) theWebhookIsAskedAsItSays(t *testing.T) {
 llmroutes.remora.dev ["CREATE","UPDATE"] Fail None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmroute
 llmproviders-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmprovider
 llmroutes-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmroute
+istio.remora.dev ["CREATE","UPDATE"] Ignore None 2 Namespaced /warn-istio
 namespaces.pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
 pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
 `
