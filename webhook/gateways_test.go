@@ -92,6 +92,20 @@ func TestIstiosObjectsSayWhatRemoraMakesOfThemWhereItExecutesThem(t *testing.T) 
 	r.awaitIstio(t, "gateway", "shop", "api-gateway", "Accepted", metav1.ConditionTrue, "valid and in use")
 	r.awaitIstio(t, "virtualservice", "shop", "api-virtual-service", "ResolvedRefs", metav1.ConditionTrue, "everything that the object names exists")
 
+	r.awaitIstio(t, "destinationrule", "shop", "api-destination-rule", "Accepted", metav1.ConditionTrue, "valid and in use")
+	t.Run("a subset", func(t *testing.T) {
+		r.apply(t, "shop", "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}")
+		s := &serversRig{statusRig: r.statusRig}
+		s.serve(t, "shop", "first", "10.0.0.1", map[string]string{"app": "large-language-model-api", "version": "v1"})
+		s.serve(t, "shop", "second", "10.0.0.2", map[string]string{"app": "large-language-model-api", "version": "v2"})
+		r.apply(t, "shop", `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: api-destination-rule},
+			spec: {host: api-service, subsets: [{name: one, labels: {version: v1}}, {name: two, labels: {version: v2}}]}}`)
+		r.apply(t, "shop", `{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: api-virtual-service},
+			spec: {hosts: [api.example.com], gateways: [api-gateway], http: [{route: [{destination: {host: api-service, subset: one}}]}]}}`)
+		s.awaitWords(t, "shop", "Service api-service[version=v1]: 10.0.0.1:8080") // and nothing of the one that nobody names
+		r.apply(t, "shop", fourResources)
+		s.awaitWords(t, "shop", "")
+	})
 	t.Run("a certificate that is missing", func(t *testing.T) {
 		r.apply(t, "shop", `{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: secure}, spec: {selector: {istio: ingressgateway},
 			servers: [{port: {number: 443, name: https, protocol: HTTPS}, hosts: ["*"], tls: {mode: SIMPLE, credentialName: shop-cert}}]}}`)

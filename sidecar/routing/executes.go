@@ -15,5 +15,12 @@ func (c *compiler) executes() map[Ref]struct{} {
 			all[g.object] = struct{}{}
 		}
 	}
+	if c.destinations != nil {
+		for _, d := range c.destinations.all {
+			if d.used {
+				all[d.object] = struct{}{}
+			}
+		}
+	}
 	return all
 }
