@@ -15,10 +15,10 @@ SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 FUZZTIME ?= 15s
 SOAKTIME ?= 30m
 
-.PHONY: help build images generate check test bench demo demo-down soak fuzz clean drift node
+.PHONY: help build images generate check test bench demo demo-gateway demo-down soak fuzz clean drift node
 
 help: ## Show this table
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## Build bin/webhook, bin/sidecar and bin/redirect, static binaries
 	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./webhook ./sidecar ./sidecar/redirect
@@ -29,6 +29,10 @@ images: build ## Pack them into container images, bin/*.tar, without a container
 demo: ## See it work, step by step, on a Kubernetes of its own; CLUSTER=current: where kubectl points
 	@.ci/prerequisites $(if $(CLUSTER),current,demo)
 	@go run ./test/demo $(if $(CLUSTER),-cluster=$(CLUSTER))
+
+demo-gateway: ## See the gateway balance servers by Istio's resources, on a Kubernetes of its own
+	@.ci/prerequisites demo
+	@go run ./test/demo -gateway
 
 demo-down: ## End the demo's Kubernetes
 	@go run ./test/demo -down

@@ -22,6 +22,8 @@ const (
 	system = "remora-system"
 
 	virtual = "demo-llm-server"
+
+	behind = "remora-demo-api" // the namespace of the servers behind the gateway
 )
 
 // demo is the stage, and what is said on it.

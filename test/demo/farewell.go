@@ -23,11 +23,19 @@ func (d *demo) farewell(took time.Duration) {
 	if _, err := exec.LookPath("kubectl"); err != nil && d.cluster != nil {
 		fmt.Println("  export PATH=$PATH:" + filepath.Dir(d.cluster.Binary("kubectl")))
 	}
-	for _, try := range [][2]string{
+	tries := [][2]string{
 		{"kubectl edit llmroute " + virtual, "move some weight; read the warning"},
 		{"kubectl get llmproviders,llmroutes --output wide", "what runs, and why not"},
 		{"kubectl exec deployment/sleep -it -- sh", "be the app; call " + virtual},
-	} {
+	}
+	if d.options.gateway {
+		tries = [][2]string{
+			{"kubectl scale deployment/api --replicas=8", "and call again"},
+			{"kubectl edit virtualservice api-virtual-service", "add a timeout, a match, a fault"},
+			{"kubectl get gateways,virtualservices --output yaml", "what the conditions say"},
+		}
+	}
+	for _, try := range tries {
 		fmt.Printf("\n  %-52s %s", try[0], d.paint("32", "# "+try[1]))
 	}
 	fmt.Println()

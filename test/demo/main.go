@@ -19,6 +19,7 @@ const usage = `The walkthrough, live. From the top of the repository:
 
   go run ./test/demo                      on a Kubernetes of one node that it starts on this machine, as root
   go run ./test/demo -cluster current     in the cluster that kubectl points at, in two namespaces of its own
+  go run ./test/demo -gateway             the gateway instead, before servers that it balances
   go run ./test/demo -down                end the Kubernetes that it started
 
 Further flags:
@@ -30,6 +31,7 @@ type options struct {
 	name     string
 	folder   string
 	registry string
+	gateway  bool
 	end      bool
 	down     bool
 }
@@ -62,6 +64,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.folder, "folder", "bin/demo", "where the manifests of the walkthrough are put")
 	flags.StringVar(&o.registry, "registry", os.Getenv("REGISTRY"),
 		"with -cluster current: where the images are that `make images` and this demo make, such as registry.example.com/remora ($REGISTRY)")
+	flags.BoolVar(&o.gateway, "gateway", false, "show the gateway, which balances calls over servers, and not the walkthrough")
 	flags.BoolVar(&o.end, "end", false, "end the cluster on this machine with the demo")
 	flags.BoolVar(&o.down, "down", false, "end the cluster on this machine, and do nothing else")
 	if err := flags.Parse(args); err != nil {
@@ -72,6 +75,8 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("%q is too much: there are only flags, see -help", flags.Args())
 	case o.cluster != "" && o.cluster != "current":
 		return o, fmt.Errorf("-cluster is %q: write current, or leave it out for a cluster on this machine", o.cluster)
+	case o.cluster != "" && o.gateway:
+		return o, errors.New("-gateway needs a cluster of its own: leave -cluster out")
 	}
 	return o, nil
 }
@@ -95,12 +100,18 @@ func run(ctx context.Context, args []string) error {
 // play is the whole of it.
 func (d *demo) play() error {
 	began := time.Now()
-	for _, act := range []func() error{d.open, d.raise} {
+	acts := []func() error{d.open, d.trust, d.raise}
+	steps := []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless}
+	if d.options.gateway {
+		acts = []func() error{d.open, d.serve}
+		steps = []func() error{d.edge, d.four, d.evenly, d.comeAndGo, d.policies}
+	}
+	for _, act := range acts {
 		if err := act(); err != nil {
 			return d.explained(err)
 		}
 	}
-	for i, step := range []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless} {
+	for i, step := range steps {
 		if d.ctx.Err() != nil {
 			return d.ctx.Err()
 		}

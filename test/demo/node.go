@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/test/cluster/assets"
 	"remora.dev/remora/test/cluster/node"
 	"remora.dev/remora/test/stage"
@@ -54,14 +55,14 @@ func (d *demo) openNode() error {
 	}
 	d.output(fmt.Sprintf("%5.1f s  images built and loaded", time.Since(began).Seconds()))
 	// The walkthrough's commands name no namespace.
-	if err := d.quiet("config", "set-context", "--current", "--namespace="+home); err != nil {
+	current := home
+	if d.options.gateway {
+		current = behind
+	}
+	if err := d.quiet("config", "set-context", "--current", "--namespace="+current); err != nil {
 		return err
 	}
-	if err := d.install("", reused); err != nil {
-		return err
-	}
-	d.title("The providers: two pods that stand for the world outside")
-	return d.trust()
+	return d.install("", reused)
 }
 
 func (d *demo) findOrStart() (reused bool, err error) {
@@ -89,13 +90,17 @@ func (d *demo) findOrStart() (reused bool, err error) {
 // forget removes what an earlier demo has left.
 func (d *demo) forget() error {
 	return errors.Join(
-		d.quiet("delete", "namespace", home, abroad, "--ignore-not-found"),
+		d.quiet("delete", "namespace", home, abroad, behind, v1beta1.GatewayName, "--ignore-not-found"),
 		d.quiet("--namespace="+system, "delete", "configmap", "remora-trusted-ca", "--ignore-not-found"),
 	)
 }
 
 // trust makes the providers' authority one that every sidecar trusts.
 func (d *demo) trust() error {
+	if d.cluster == nil {
+		return nil // the list is not the demo's to change: see adapted
+	}
+	d.title("The providers: two pods that stand for the world outside")
 	d.say("%s and %s are pods here. They speak HTTPS only, demand their key, and are signed by an authority that was made "+
 		"just now. Sidecars are to trust it beside the public ones:", d.qwen, d.moonshot)
 	if err := os.WriteFile(d.file("ca.crt"), d.authority.Certificate, 0o644); err != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"remora.dev/remora/apis/v1beta1"
 	"remora.dev/remora/test/stage"
 )
 
@@ -191,7 +192,11 @@ func (d *demo) explained(err error) error {
 		return err
 	}
 	var text strings.Builder
-	for _, namespace := range []string{system, abroad, home} {
+	namespaces := []string{system, abroad, home}
+	if d.options.gateway {
+		namespaces = []string{system, v1beta1.GatewayName, behind}
+	}
+	for _, namespace := range namespaces {
 		pods, err := d.kubectl(d.ctx, "", "--namespace="+namespace, "get", "pods", "--no-headers")
 		if err == nil {
 			fmt.Fprintf(&text, "\n\nPods of %s:\n%s", namespace, pods)
@@ -200,6 +205,11 @@ func (d *demo) explained(err error) error {
 			"--no-headers", "--output=custom-columns=:.involvedObject.kind,:.involvedObject.name,:.message")
 		if err == nil && strings.TrimSpace(events) != "" {
 			fmt.Fprintf(&text, "Warnings:\n%s", events)
+		}
+	}
+	if d.options.gateway {
+		if log, err := d.kubectl(d.ctx, "", "--namespace="+v1beta1.GatewayName, "logs", "--selector=app="+v1beta1.GatewayName, "--tail=10"); err == nil {
+			fmt.Fprintf(&text, "\nThe gateway says:\n%s", log)
 		}
 	}
 	if d.cluster != nil && !d.options.end {

@@ -192,6 +192,13 @@ func (l *Load) Mark() {
 	l.shares = map[string]int{}
 }
 
+// Forgive forgets the failures so far, of which the caller knows the reason.
+func (l *Load) Forgive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failed = nil
+}
+
 // Tally is how a load stands.
 type Tally struct {
 	Calls  int

@@ -207,6 +207,9 @@ func (n *Node) Logs() string { return n.spec.file("log") }
 // HostAddress is the address of this machine at which pods reach what listens on it here.
 func (n *Node) HostAddress() string { return n.spec.hostAddress() }
 
+// Address is the node's: what it listens on, and the ports of its Services, are reached there from this machine.
+func (n *Node) Address() string { return n.spec.nodeAddress() }
+
 // Binary is the path of one of the programs of Kubernetes, such as kubectl.
 func (n *Node) Binary(name string) string { return n.spec.binary(name) }
 
