@@ -141,3 +141,27 @@ func TestAGatewayKeepsNoKeyOfOtherNamespacesAndMissesNoSecretThere(t *testing.T)
 		t.Errorf("%d keys are saved, and one is the gateway's:\n%s", n, text)
 	}
 }
+
+func TestARouteToAPoolWaitsForItsServersAndNotForEver(t *testing.T) {
+	p := newPretender(t)
+	p.first["inferencepools"] = []string{toldOf("ADDED", "InferencePool", "team", "pool", "1", `"spec":{"selector":{"matchLabels":{"app":"m"}},"targetPorts":[{"number":8000}]}`)}
+	toPool := `"spec":{"host":"p.example","rules":[{"name":"all","backendRefs":[{"backendRef":{"group":"inference.networking.k8s.io","kind":"InferencePool","name":"pool"}}]}]}`
+	p.first["llmproviders"] = []string{toldOf("ADDED", "LLMProvider", "team", "a", "1", specOf("a.example"))}
+	a := p.api()
+	a.Members = snapshot.NewMembers()
+	w := watch(t, a)
+	w.awaitReady()
+	p.events["llmroutes"] <- toldOf("ADDED", "LLMRoute", "team", "r", "2", toPool)
+	s := w.awaitText("host p.example") // nobody writes who its servers are
+	var ids []routing.ServersID
+	for id := range s.Table.ServersIDs() {
+		ids = append(ids, id)
+	}
+	if len(ids) != 1 {
+		t.Fatalf("servers %v in\n%s", ids, show(s))
+	}
+	awaitServers(t, a.Members, ids[0], "")
+	p.events["endpointslices"] <- `{"type":"ADDED","object":{"kind":"EndpointSlice","metadata":{"name":"pool-1","namespace":"team","labels":{"remora.dev/servers":"pool"},` +
+		`"annotations":{"remora.dev/servers-of":"pool"}},"ports":[{"name":"8000","port":8000}],"endpoints":[{"addresses":["10.0.0.9"]}]}}`
+	awaitServers(t, a.Members, ids[0], "10.0.0.9:8000")
+}
