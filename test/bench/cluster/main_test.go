@@ -32,7 +32,7 @@ func TestTheBenchmarkMeasuresEverythingItPromises(t *testing.T) {
 		"Resident memory of the sidecar while it watches: ", "to the first request that shows it: p50 ", " requests, 0 failed", "Admission of an LLMProvider",
 		"last request with the old key, 3 sidecars, 5 rounds, ms | ", "5 rotations under load: ", "1 rotations after each of which ",
 		"last use of its key, 3 sidecars, 5 rounds, ms | ",
-		"A gateway with 2000 endpoints in 2 Services: ", "each replaces one endpoint of 100: the gateway uses ",
+		"A gateway with 2000 endpoints in 2 Services: ", " writes of slices of 100: the gateway uses ",
 		"first call at the new server, 2000 endpoints, ", "calls to the others, 0 failed",
 		"200 objects more", "20 sidecars with three watches each start at once: p50 ", "per 1,000: ", "% of one core per 1,000", "One change reaches all of them: p50 ",
 	} {

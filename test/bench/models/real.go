@@ -28,7 +28,7 @@ type realRun struct {
 }
 
 var (
-	fullReal  = realRun{servers: 4, load: 0.8, span: 100 * time.Second, warm: 15 * time.Second, simulated: 100}
+	fullReal  = realRun{servers: 4, load: 0.8, span: time.Minute, warm: 10 * time.Second, simulated: 100}
 	quickReal = realRun{servers: 2, load: 0.5, span: 2 * time.Second, simulated: 3}
 )
 
