@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/usage"
 	"remora.dev/remora/test/netns"
 )
 
@@ -74,5 +75,13 @@ func TestTheModelServersStreamAsTheEngineSays(t *testing.T) {
 	}
 	if got.by["1"] != len(arrivals) || slices.Min(got.first) <= 0 {
 		t.Errorf("of %d calls, %v were answered; the quickest within %v", len(arrivals), got.by, slices.Min(got.first))
+	}
+}
+
+func TestTheProxyEstimatesAPromptAsLongAsTheModelReadsIt(t *testing.T) {
+	for _, tokens := range []int{100, 1000, 10_000} {
+		if got := usage.Request([]byte(promptOf(tokens))); float64(got) < 0.75*float64(tokens) || float64(got) > 1.25*float64(tokens) {
+			t.Errorf("a prompt of %d tokens is estimated at %d", tokens, got)
+		}
 	}
 }

@@ -161,7 +161,8 @@ func (m *model) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 const chunk = `data: {"id":"c","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}` + "\n\n"
 
-// promptOf is a request whose prompt has about so many tokens: 4 letters each, as in English.
+// promptOf is a request whose prompt has about so many tokens, as the proxy estimates them too: in words, since it takes a text without any
+// for data.
 func promptOf(tokens int) string {
-	return `{"model":"m","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("word", tokens) + `"}]}`
+	return `{"model":"m","stream":true,"messages":[{"role":"user","content":"` + strings.Repeat("where ", tokens) + `"}]}`
 }
