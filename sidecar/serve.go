@@ -165,7 +165,7 @@ func (l *listeners) close() {
 // announce says how the process is called.
 func (l *listeners) announce(a launch.Args) []any {
 	if a.Command == launch.Gateway {
-		return []any{"listen", "what the servers of the Istio Gateways say that select these labels"}
+		return []any{"listen", []string{cmp.Or(a.Bind, "[::]")}, "ports", "those of the Istio Gateways that select its labels"}
 	}
 	caller := fmt.Sprintf("http_proxy=http://%s ", l.apps[0].Addr())
 	if a.Mode == launch.ModeRedirect {

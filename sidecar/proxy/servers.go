@@ -181,6 +181,9 @@ func (s *servers) groups() []*group {
 
 // sweep has groups that nobody calls let go of servers that are none any more.
 func (s *servers) sweep(now time.Time) {
+	if s.members == nil {
+		return
+	}
 	for _, g := range s.groups() {
 		if g.stale.Load() {
 			g.renew(s.members, now)
