@@ -11,6 +11,7 @@ import (
 type hostTable[T comparable] struct {
 	exact    map[string]T
 	suffixes map[string]T // ".example.com"
+	deepest  int          // the most dots that one of these has
 	rest     T
 }
 
@@ -28,17 +29,17 @@ func (t *hostTable[T]) find(authority []byte) T {
 	if found, ok := t.exact[string(name)]; ok {
 		return found
 	}
-	if len(t.suffixes) > 0 {
-		for at := bytes.IndexByte(name, '.'); at >= 0; {
-			if found := t.suffixes[string(name[at:])]; found != none && at > 0 {
+	if len(t.suffixes) == 0 {
+		return t.rest
+	}
+	dots := bytes.Count(name, []byte{'.'})
+	for at := bytes.IndexByte(name, '.'); dots > 0; dots-- {
+		if at > 0 && dots <= t.deepest {
+			if found := t.suffixes[string(name[at:])]; found != none {
 				return found
 			}
-			next := bytes.IndexByte(name[at+1:], '.')
-			if next < 0 {
-				break
-			}
-			at += 1 + next
 		}
+		at += 1 + bytes.IndexByte(name[at+1:], '.')
 	}
 	return t.rest
 }
@@ -86,7 +87,7 @@ func (t *hostTable[T]) put(host string, v T) bool {
 	case suffix == "":
 		t.rest = v
 	default:
-		t.suffixes[suffix] = v
+		t.suffixes[suffix], t.deepest = v, max(t.deepest, strings.Count(suffix, "."))
 	}
 	return true
 }

@@ -292,3 +292,23 @@ func TestTenThousandVirtualServicesAreCompiledInReasonableTime(t *testing.T) {
 		t.Error("the last of them is not served")
 	}
 }
+
+func BenchmarkEdgeHost(b *testing.B) {
+	var yaml strings.Builder
+	for i := range 1000 {
+		yaml.WriteString(virtualWith(fmt.Sprintf("v%d", i), fmt.Sprintf("h%d.example.com", i), toAPI))
+	}
+	table, _ := edge(b, gatewayWith("edge", plainServer)+yaml.String()+virtualWith("wild", `"*.example.org"`, toAPI))
+	for name, authority := range map[string]string{"exact": "h999.example.com:80", "suffix": "x.example.org", "deep and foreign": strings.Repeat("a.", 120) + "example.net"} {
+		b.Run(name, func(b *testing.B) {
+			asked := []byte(authority)
+			b.ReportAllocs()
+			for b.Loop() {
+				l := table.Listener(80)
+				if h := l.Server(asked).Host(asked); h != nil {
+					h.Match(bare{}, nil)
+				}
+			}
+		})
+	}
+}
