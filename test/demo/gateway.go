@@ -81,7 +81,7 @@ func (d *demo) edge() error {
 		return err
 	}
 	d.say("No Istio runs here, only its kinds are known. Where a cloud gives a Service of type LoadBalancer its address, this does, with the node's:")
-	if _, err := d.show(in + " patch service " + v1beta1.GatewayName + " --subresource=status --type=merge \\\n" +
+	if _, err := d.show(in + " patch service " + v1beta1.GatewayName + " \\\n  --subresource=status --type=merge \\\n" +
 		`  --patch '{"status": {"loadBalancer": {"ingress": [{"ip": "` + d.cluster.Address() + `"}]}}}'`); err != nil {
 		return err
 	}

@@ -141,7 +141,7 @@ func (d *demo) try(p policy) error {
 		return err
 	}
 	if _, err := d.show("kubectl patch destinationrule api-destination-rule --type=json --patch \\\n" +
-		`  '[{"op": "replace", "path": "/spec/trafficPolicy/loadBalancer", "value": ` + p.says + `}]'`); err != nil {
+		`  '[{"op": "replace", "path": "/spec/trafficPolicy/loadBalancer",` + "\n" + `     "value": ` + p.says + `}]'`); err != nil {
 		return err
 	}
 	if err := d.followed(before); err != nil {

@@ -26,23 +26,31 @@ func TestMain(m *testing.M) {
 }
 
 func TestTheDemoShowsWhatItSays(t *testing.T) {
+	plays(t, "remora-demo-test", nil, "7. What the app sees", " 0 failed", "That was all", "export KUBECONFIG=")
+}
+
+func TestTheDemoOfTheGatewayShowsWhatItSays(t *testing.T) {
+	plays(t, "remora-demo-gateway-test", []string{"-gateway"}, "5. The policy changed", "further calls ran all the while, 0 failed", "That was all")
+}
+
+// plays runs a demo to its end. The demo judges every step itself, and ends with an error where one is not as it says. Its cluster ends with it,
+// however it ends.
+func plays(t *testing.T, name string, args []string, says ...string) {
+	t.Helper()
 	folder, binary := t.TempDir(), filepath.Join(t.TempDir(), "demo")
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./test/demo")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	// The demo judges every step itself, and ends with an error where one is not as it says. Its cluster ends with it,
-	// however it ends.
-	const name = "remora-demo-test"
-	demo := exec.CommandContext(t.Context(), binary, "-end", "-name", name, "-folder", folder)
+	demo := exec.CommandContext(t.Context(), binary, append(args, "-end", "-name", name, "-folder", folder)...)
 	demo.Dir = "../.."
 	out, err := demo.CombinedOutput()
 	text := strings.ReplaceAll(string(out), folder, "bin/demo")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	for _, want := range []string{"7. What the app sees", " 0 failed", "That was all", "export KUBECONFIG="} {
+	for _, want := range says {
 		if !strings.Contains(text, want) {
 			t.Errorf("it does not say %q", want)
 		}
