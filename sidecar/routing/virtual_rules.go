@@ -141,8 +141,11 @@ func (c *compiler) judgeBindings(v *virtual) {
 		if len(v.routes) == 0 {
 			continue
 		}
+		served := func(host string) bool {
+			return slices.ContainsFunc(g.servers, func(s *gatewayServer) bool { return len(s.admits(v.object.Namespace, host, s.hosts)) > 0 })
+		}
 		for _, host := range v.hosts {
-			if !slices.ContainsFunc(g.servers, func(s *gatewayServer) bool { return len(s.admits(v.object.Namespace, host, s.hosts)) > 0 }) {
+			if !served(host) && !(v.mesh && slices.ContainsFunc(v.hosts, served)) { // some of its hosts may be for the sidecars
 				v.warn(HostNotServed, "spec.hosts", "%q is of no server of %s, so that nobody reaches it there: add it to the hosts of a server, or correct it", host, ref)
 			}
 		}
