@@ -125,7 +125,7 @@ type executions struct {
 
 // Reconcile finds out what gateways do.
 func (e *executions) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	if e.surroundings.synced() != nil {
+	if !e.surroundings.known() {
 		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	}
 	began := time.Now()

@@ -45,7 +45,7 @@ func (w *istioWarner) Handle(ctx context.Context, req admission.Request) (answer
 		}
 	}()
 	candidate := candidateOf(&req)
-	if candidate == nil || w.around.synced() != nil {
+	if candidate == nil || !w.around.known() {
 		return answer
 	}
 	ctx, cancel := context.WithTimeout(ctx, warnTime)

@@ -58,7 +58,7 @@ type serverKeeper struct {
 // Reconcile makes the EndpointSlices of a namespace as they should be. The queue hands a namespace out once at a time.
 func (k *serverKeeper) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	namespace := request.Name
-	if k.surroundings.synced() != nil {
+	if !k.surroundings.known() {
 		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	}
 	named, err := k.namedIn(ctx, namespace)
@@ -234,7 +234,7 @@ func (k *serverKeeper) written(wanted, made *discoveryv1.EndpointSlice, err erro
 		err = errChangedOnItsWay
 	}
 	if err != nil {
-		return fmt.Errorf("EndpointSlice %s: %w", wanted.Name, err) //nolint:staticcheck // it is a kind's name
+		return fmt.Errorf("EndpointSlice %s: %w", wanted.Name, err)
 	}
 	return nil
 }

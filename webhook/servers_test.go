@@ -33,6 +33,7 @@ func TestTheControllerSaysWhoServesSubsetsAndPools(t *testing.T) {
 }
 
 func subsetsServed(t *testing.T, r *serversRig, ns string) {
+	t.Helper()
 	if err := r.admin.Create(t.Context(), &corev1.Node{ObjectMeta: metaOf("", "node-a", map[string]string{corev1.LabelTopologyZone: "z1"})}); err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +94,7 @@ func subsetsServed(t *testing.T, r *serversRig, ns string) {
 
 // The kind is not there when the controller starts.
 func poolsServed(t *testing.T, r *serversRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}")
 	r.name(ns, poolOf(ns, "vllm"))
 	r.serve(t, ns, "first", "10.0.0.1", map[string]string{"app": "vllm"})
@@ -111,6 +113,7 @@ func poolsServed(t *testing.T, r *serversRig, ns string) {
 }
 
 func interferenceRepaired(t *testing.T, r *serversRig, ns string) {
+	t.Helper()
 	r.apply(t, ns, chatService+"\n---\n{apiVersion: v1, kind: ServiceAccount, metadata: {name: default}}")
 	r.serve(t, ns, "first", "10.0.0.1", map[string]string{"app": "chat", "version": "v1"}, withPort(8080))
 	id := subsetOf(ns, "chat", "version=v1")

@@ -63,7 +63,7 @@ func (w *statusWriter) Reconcile(ctx context.Context, request reconcile.Request)
 	old := w.namespaces[namespace]
 	w.mu.Unlock()
 
-	known := w.surroundings.synced() == nil
+	known := w.surroundings.known()
 	if !known && time.Since(w.began) < aroundTime { // so that nobody is told that all is well, and a moment later that something is missing
 		return reconcile.Result{RequeueAfter: retryFrom}, nil
 	}

@@ -50,7 +50,7 @@ func (s *surroundings) around(namespace string, routes []v1beta1.LLMRoute) []*th
 
 // with gives what objects of a namespace may name, those of a candidate too; nil where it is not known.
 func (s *surroundings) with(namespace string, objects []*object, candidate *object) *routing.Objects {
-	if s == nil || s.synced() != nil {
+	if s == nil || !s.known() {
 		return nil
 	}
 	var routes []v1beta1.LLMRoute

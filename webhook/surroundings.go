@@ -126,6 +126,9 @@ func (s *surroundings) Start(ctx context.Context) error {
 	return nil
 }
 
+// known tells whether everything is known.
+func (s *surroundings) known() bool { return s.synced() == nil }
+
 // synced says why not everything may be known yet.
 func (s *surroundings) synced() error {
 	for _, f := range s.followers {

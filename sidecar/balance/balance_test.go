@@ -20,8 +20,9 @@ type rig struct {
 	random *rand.Rand
 }
 
-func newRig(t testing.TB, b routing.Balance, servers routing.Servers) *rig {
-	r := &rig{Group: New(b, Limits{After: 3, Time: 10 * time.Second, AtOnce: true}), t: t, now: start, random: rand.New(rand.NewPCG(1, 2))}
+func newRig(tb testing.TB, b routing.Balance, servers routing.Servers) *rig {
+	tb.Helper()
+	r := &rig{Group: New(b, Limits{After: 3, Time: 10 * time.Second, AtOnce: true}), t: tb, now: start, random: rand.New(rand.NewPCG(1, 2))}
 	r.Update(servers, r.now)
 	return r
 }

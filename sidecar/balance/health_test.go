@@ -38,7 +38,7 @@ func TestAServerThatRefusesIsLeftAtOnceAndForLongerEachTime(t *testing.T) {
 	if n := r.counts(100)["10.0.0.1"]; n > 0 {
 		t.Errorf("it got %d calls", n)
 	}
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 30, 30, 30} {
+	for _, want := range []int{1, 2, 4, 8, 16, 30, 30, 30} {
 		r.now = r.now.Add(31 * time.Second)
 		c := r.pick()
 		if !c.Probe() || c.Server().Address != "10.0.0.1" {
@@ -49,7 +49,7 @@ func TestAServerThatRefusesIsLeftAtOnceAndForLongerEachTime(t *testing.T) {
 		} else {
 			other.End()
 		}
-		if left := c.Failed(Refused, r.now); left != want*time.Second {
+		if left := c.Failed(Refused, r.now); left != time.Duration(want)*time.Second {
 			t.Errorf("left alone for %s, want %ds", left, want)
 		}
 		c.End()

@@ -30,7 +30,7 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 			return f
 		}
 		c.chooseKey()
-		f, reason := c.enter()
+		f, reason := c.enter(), retryReason{}
 		if f == nil {
 			f, reason = c.try()
 		}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -103,7 +104,7 @@ func (e *edge) sync(t *routing.Table) {
 }
 
 func (e *edge) open(of *routing.Listener) {
-	l, err := net.Listen("tcp", net.JoinHostPort(e.host, strconv.Itoa(int(of.Port))))
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", net.JoinHostPort(e.host, strconv.Itoa(int(of.Port))))
 	if err == nil {
 		delete(e.troubles, of.Port)
 		d := &door{Listener: l, edge: e, port: of.Port}

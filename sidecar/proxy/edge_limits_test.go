@@ -192,13 +192,13 @@ func TestAGatewayThatLeavesServesOnAndEndsItsConnections(t *testing.T) {
 		defer cancel()
 		ended <- g.proxy.Shutdown(ctx)
 	}()
-	for until := time.Now().Add(5 * time.Second); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+	await(t, func() bool {
 		c, err := net.Dial("tcp", publicIP+":80")
-		if err != nil {
-			break
+		if err == nil {
+			_ = c.Close()
 		}
-		_ = c.Close()
-	}
+		return err != nil
+	})
 	close(more)
 	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "end" {
 		t.Errorf("the answer that was under way: %q %v", b, err)

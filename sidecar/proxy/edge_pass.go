@@ -55,7 +55,7 @@ func (c *call) reach() (*upConn, *failure) {
 			return nil, fail(r.Code, "%s", r.Message)
 		}
 		c.made++
-		f, reason := c.enter()
+		f, reason := c.enter(), retryReason{}
 		var conn *upConn
 		if f == nil {
 			conn, f = c.plainPool().get(c.client, true, time.Time{}, &c.target.Policy)

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -110,9 +111,8 @@ func TestACertificateIsChangedUnderLoadWithoutAFailedRequest(t *testing.T) {
 	for range 30 {
 		g.secrets = []routing.Secret{ca.secret(t, "cert", "api.example.com")}
 		g.apply(config)
-		for n := done.Load(); done.Load() < n+20; {
-			time.Sleep(time.Millisecond)
-		}
+		n := done.Load()
+		await(t, func() bool { return done.Load() >= n+20 })
 	}
 	close(stop)
 	all.Wait()
@@ -255,9 +255,7 @@ func TestAPortThatIsTakenStopsNoOtherAndIsTriedAgain(t *testing.T) {
 		t.Errorf("the log says %q", line)
 	}
 	_ = taken.Close()
-	for until := time.Now().Add(10 * time.Second); g.log.find(`"listening" "port"=8081`) == "" && time.Now().Before(until); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	await(t, func() bool { return g.log.find(`"listening" "port"=8081`) != "" })
 	if got := g.call("GET", "http://api.example.com:8081/", ""); got.status != 200 {
 		t.Errorf("the port that was taken: %d", got.status)
 	}
@@ -300,7 +298,7 @@ func TestAListenerThatGoesAwayEndsItsAnswersInPeace(t *testing.T) {
 		t.Error("the port is still open")
 	}
 	_ = idle.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, err := idle.Read(make([]byte, 1)); err != io.EOF {
+	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("a connection without a request: %v", err)
 	}
 	close(more)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -64,7 +65,7 @@ func (d *door) handshake(c *clientConn) (behind *routing.Rule, ok bool) {
 	g := &greeting{TCPConn: c.TCPConn, door: d, mute: true}
 	_ = c.SetDeadline(time.Now().Add(handshakeTime))
 	secured := tls.Server(g, d.edge.shared)
-	err := secured.Handshake()
+	err := secured.HandshakeContext(context.Background())
 	var other tls.RecordHeaderError
 	switch {
 	case err == nil:

@@ -179,10 +179,10 @@ func (s *slots) retire(table *routing.Table) {
 }
 
 // enter counts the attempt, and refuses it where too many are under way.
-func (c *call) enter() (*failure, retryReason) {
+func (c *call) enter() *failure {
 	most := c.target.Policy.MaxRequests
 	if most == 0 {
-		return nil, retryReason{}
+		return nil
 	}
 	slot := c.proxy.slots.of(c.target)
 	if c.trial.group != nil {
@@ -192,8 +192,8 @@ func (c *call) enter() (*failure, retryReason) {
 		slot.Add(-1)
 		f := fail(routing.Overloaded, "%d requests are under way at %s, which is the limit: try again later, or raise connectionPool.http.http2MaxRequests of its trafficPolicy", most, c.target.Provider)
 		f.retryAfter = 1
-		return f, retryReason{}
+		return f
 	}
 	c.trial.slot = slot
-	return nil, retryReason{}
+	return nil
 }

@@ -25,7 +25,6 @@ type pod struct {
 	*httptest.Server
 	about routing.Server
 	calls atomic.Int64
-	last  atomic.Pointer[http.Request]
 	conns atomic.Int64 // that were made to it
 }
 

@@ -249,7 +249,7 @@ func (s *socket) up(early []byte) {
 			if !told {
 				return
 			}
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				s.part(s.conn.Conn.(closeWriter))
 				return
 			}

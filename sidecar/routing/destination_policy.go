@@ -100,50 +100,50 @@ const maxIstio = 65535
 
 // poolOf compiles connectionPool and outlierDetection.
 func poolOf(say critic, field string, c *calling, p *TrafficPolicy, b *Balance) {
-	number := func(to *int, at string, n int32, least, most int32) {
+	number := func(to *int, at string, n, most int32) {
 		switch {
 		case n == 0: // which is absent, in Istio's words
-		case n < least:
-			say.wrong(field+at, "%d is out of range: use %d to %d", n, least, most)
+		case n < 0:
+			say.wrong(field+at, "%d is out of range: use 1 to %d", n, most)
 		default:
 			*to = int(min(n, most)) // more is no limit at all
 		}
 	}
-	duration := func(to *time.Duration, at string, d *metav1.Duration, least time.Duration) {
+	duration := func(to *time.Duration, at string, d *metav1.Duration) {
 		switch {
 		case d == nil:
-		case d.Duration < least:
+		case d.Duration < time.Millisecond:
 			say.wrong(field+at, "%s is too short: use a duration such as 10s", d.Duration)
 		default:
 			*to = d.Duration
 		}
 	}
 	if t := valueOf(c.pool).TCP; t != nil {
-		number(&p.MaxConnections, ".connectionPool.tcp.maxConnections", t.MaxConnections, 1, maxIstio)
-		duration(&p.ConnectTimeout, ".connectionPool.tcp.connectTimeout", t.ConnectTimeout, time.Millisecond)
-		duration(&p.MaxConnectionAge, ".connectionPool.tcp.maxConnectionDuration", t.MaxConnectionDuration, time.Millisecond)
+		number(&p.MaxConnections, ".connectionPool.tcp.maxConnections", t.MaxConnections, maxIstio)
+		duration(&p.ConnectTimeout, ".connectionPool.tcp.connectTimeout", t.ConnectTimeout)
+		duration(&p.MaxConnectionAge, ".connectionPool.tcp.maxConnectionDuration", t.MaxConnectionDuration)
 	}
 	if h := valueOf(c.pool).HTTP; h != nil {
 		const at = ".connectionPool.http."
-		number(&p.MaxPending, at+"http1MaxPendingRequests", h.HTTP1MaxPendingRequests, 1, maxIstio)
-		number(&p.MaxRequests, at+"http2MaxRequests", h.HTTP2MaxRequests, 1, 1<<30)
-		number(&p.MaxRequestsPerConnection, at+"maxRequestsPerConnection", h.MaxRequestsPerConnection, 1, 1<<30)
-		duration(&p.IdleTimeout, at+"idleTimeout", h.IdleTimeout, time.Millisecond)
+		number(&p.MaxPending, at+"http1MaxPendingRequests", h.HTTP1MaxPendingRequests, maxIstio)
+		number(&p.MaxRequests, at+"http2MaxRequests", h.HTTP2MaxRequests, 1<<30)
+		number(&p.MaxRequestsPerConnection, at+"maxRequestsPerConnection", h.MaxRequestsPerConnection, 1<<30)
+		duration(&p.IdleTimeout, at+"idleTimeout", h.IdleTimeout)
 	}
 	o := c.outlier
 	if o == nil {
 		return
 	}
 	const at = ".outlierDetection."
-	after := func(to *int, at string, n *uint32) {
+	after := func(to *int, n *uint32) {
 		if n != nil {
 			*to = int(min(*n, maxIstio))
 		}
 	}
-	number(&p.EjectAfterGatewayErrors, at+"consecutiveErrors", o.ConsecutiveErrors, 1, maxIstio)
-	after(&p.EjectAfterGatewayErrors, at+"consecutiveGatewayErrors", o.ConsecutiveGatewayErrors)
-	after(&p.EjectAfter, at+"consecutive5xxErrors", o.Consecutive5xxErrors)
-	duration(&p.EjectionTime, at+"baseEjectionTime", o.BaseEjectionTime, time.Millisecond)
+	number(&p.EjectAfterGatewayErrors, at+"consecutiveErrors", o.ConsecutiveErrors, maxIstio)
+	after(&p.EjectAfterGatewayErrors, o.ConsecutiveGatewayErrors)
+	after(&p.EjectAfter, o.Consecutive5xxErrors)
+	duration(&p.EjectionTime, at+"baseEjectionTime", o.BaseEjectionTime)
 	if p.EjectionTime > maxEjectionTime {
 		say.note(InvalidValue, field+at+"baseEjectionTime", "%s is over 24h, which is used: use less, it is longer each time that a server fails again", p.EjectionTime)
 		p.EjectionTime = maxEjectionTime

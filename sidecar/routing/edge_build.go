@@ -219,10 +219,10 @@ func (e *edge) host(name string, claimed []*claim) *Host {
 		switch {
 		case k.route != nil && k != first && first.route != nil: // see settleEdgeRoutes
 		case k.route != nil && k != first:
-			k.route.warnOnce(HostConflict, "spec.host", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
+			k.route.conflictOnce("spec.host", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
 		case k.route != nil:
 		case first.route != nil:
-			k.virtual.warnOnce(HostConflict, "spec.hosts", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
+			k.virtual.conflictOnce("spec.hosts", "%q at port %d is that of %s, which is older or comes first: this one is not used there", name, k.where.port, winner)
 		default:
 			for _, rule := range e.rulesOf(k) {
 				h.MaxBody = max(h.MaxBody, rule.MaxBody)
@@ -237,7 +237,7 @@ func (e *edge) host(name string, claimed []*claim) *Host {
 	for i, rule := range last {
 		if i > 0 && rule.Owner != last[0].Owner {
 			k := claimed[slices.IndexFunc(claimed, func(k *claim) bool { return k.virtual != nil && k.virtual.object == rule.Owner })]
-			k.virtual.warnOnce(HostConflict, fmt.Sprintf("spec.http[%d]", rule.number-1), "%q at port %d: %s takes every call that nobody else takes already, and is older or comes first", name, k.where.port, last[0].Owner)
+			k.virtual.conflictOnce(fmt.Sprintf("spec.http[%d]", rule.number-1), "%q at port %d: %s takes every call that nobody else takes already, and is older or comes first", name, k.where.port, last[0].Owner)
 		}
 	}
 	h.Rules = append(h.Rules, last...)
@@ -258,9 +258,9 @@ func (r *Rule) takesAll() bool {
 	return len(r.matches) == 0 || slices.ContainsFunc(r.matches, func(m match) bool { return m.everyPath() })
 }
 
-// warnOnce is warn, but for what was said already.
-func (f *findings) warnOnce(c Code, field, format string, args ...any) {
-	f.warn(c, field, format, args...)
+// conflictOnce warns of a host that another object has, unless that was said already.
+func (f *findings) conflictOnce(field, format string, args ...any) {
+	f.warn(HostConflict, field, format, args...)
 	if last := len(f.list) - 1; slices.Contains(f.list[:last], f.list[last]) {
 		f.list = f.list[:last]
 	}

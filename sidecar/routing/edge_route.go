@@ -40,7 +40,7 @@ func (c *compiler) settleEdgeRoutes() {
 			if first := taken[at]; first == nil {
 				taken[at] = o
 			} else if first != o {
-				o.warnOnce(HostConflict, "spec.host", "%q at %s has a route already, %s, which is older or has the lesser name: this one is not used there", o.host, ref, first.object)
+				o.conflictOnce("spec.host", "%q at %s has a route already, %s, which is older or has the lesser name: this one is not used there", o.host, ref, first.object)
 			}
 		}
 	}

@@ -15,12 +15,12 @@ import (
 var ingress = &routing.Workload{Namespace: "remora-gateway", Labels: map[string]string{"istio": "ingressgateway"}, Gateway: true}
 
 // edge compiles what a gateway has, with a Service named api in namespace default.
-func edge(t testing.TB, yaml string) (*routing.Table, []routing.Problem) {
-	t.Helper()
+func edge(tb testing.TB, yaml string) (*routing.Table, []routing.Problem) {
+	tb.Helper()
 	in := routing.Objects{Secrets: []routing.Secret{}}
 	for doc := range strings.SplitSeq("apiVersion: v1\nkind: Service\nmetadata: {name: api}\nspec: {ports: [{name: http, port: 80}]}\n---\n"+yaml, "\n---\n") {
 		if _, err := in.Decode([]byte(doc), "default"); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	return routing.Compile(in, ingress)

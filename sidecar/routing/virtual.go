@@ -142,8 +142,8 @@ func (v *virtual) visible(namespace string) bool {
 }
 
 // refuse notes what is wrong with a route, and refuses its calls.
-func (v *virtual) refuse(r *virtualRoute, code Code, field, format string, args ...any) {
-	v.invalid(code, field, format, args...)
+func (v *virtual) refuse(r *virtualRoute, field, format string, args ...any) {
+	v.invalid(InvalidValue, field, format, args...)
 	r.refusal = cmp.Or(r.refusal, &Refusal{InvalidConfiguration, broken(v.object, &v.list[len(v.list)-1])})
 }
 
@@ -168,22 +168,22 @@ func (c *compiler) judgeHTTPRoute(v *virtual, i int) *virtualRoute {
 		r.refusal = v.partly(r.field + ".match")
 	}
 	for _, part := range []string{".delegate", ".redirect", ".directResponse", ".route", ".rewrite"} { // which decide who answers, and what
-		if v.source.Remarks.In(r.field+part) && !(part == ".route" && !v.losesDestination(r.field, from)) {
+		if v.source.Remarks.In(r.field+part) && (part != ".route" || v.losesDestination(r.field, from)) {
 			r.refusal = cmp.Or(r.refusal, v.partly(r.field+part))
 		}
 	}
 	r.answers = from.Redirect != nil || from.DirectResponse != nil
 	switch {
 	case r.answers && len(from.Route) > 0 || from.Redirect != nil && from.DirectResponse != nil:
-		v.refuse(r, InvalidValue, r.field, "has more than one of route, redirect and directResponse: keep one")
+		v.refuse(r, r.field, "has more than one of route, redirect and directResponse: keep one")
 	case !r.answers && len(from.Route) == 0 && r.refusal == nil:
-		v.refuse(r, InvalidValue, r.field+".route", "is required: name a destination, or give redirect or directResponse")
+		v.refuse(r, r.field+".route", "is required: name a destination, or give redirect or directResponse")
 	}
 	c.judgeAction(v, r, from)
 	v.judgeRoute(r, from)
 	if t := from.Timeout; t != nil {
 		if t.Duration < 0 {
-			v.refuse(r, InvalidValue, r.field+".timeout", "%s is negative: use a duration such as 30s, or 0s for no limit", t.Duration)
+			v.refuse(r, r.field+".timeout", "%s is negative: use a duration such as 30s, or 0s for no limit", t.Duration)
 		}
 		r.timeouts.Request, r.limited = t.Duration, true
 	}
@@ -218,7 +218,7 @@ func (v *virtual) judgeRoute(r *virtualRoute, from *istio.HTTPRoute) {
 		b := virtualBackend{destination: d.Destination, field: fmt.Sprintf("%s.route[%d].destination", r.field, j), weight: uint32(max(d.Weight, 0))}
 		v.judgeDestination(r, b.field, &b.destination)
 		if d.Weight < 0 || d.Weight > maxWeight {
-			v.refuse(r, InvalidValue, fmt.Sprintf("%s.route[%d].weight", r.field, j), "%d is out of range: use 0 to %d", d.Weight, maxWeight)
+			v.refuse(r, fmt.Sprintf("%s.route[%d].weight", r.field, j), "%d is out of range: use 0 to %d", d.Weight, maxWeight)
 		}
 		if len(from.Route) == 1 {
 			b.weight = 1
@@ -230,19 +230,19 @@ func (v *virtual) judgeRoute(r *virtualRoute, from *istio.HTTPRoute) {
 		r.backends = append(r.backends, b)
 	}
 	if total == 0 && len(r.backends) > 0 {
-		v.refuse(r, InvalidValue, r.field+".route", "every weight is 0 or absent, so nothing could answer: give weights")
+		v.refuse(r, r.field+".route", "every weight is 0 or absent, so nothing could answer: give weights")
 	}
 	if len(r.backends) > v1beta1.MaxBackends {
-		v.refuse(r, InvalidValue, r.field+".route", "has %d entries: at most %d are allowed", len(r.backends), v1beta1.MaxBackends)
+		v.refuse(r, r.field+".route", "has %d entries: at most %d are allowed", len(r.backends), v1beta1.MaxBackends)
 	}
 }
 
 func (v *virtual) judgeDestination(r *virtualRoute, field string, d *istio.Destination) {
 	if d.Port != nil && (d.Port.Number < 1 || d.Port.Number > 65535) {
-		v.refuse(r, InvalidValue, field+".port.number", "%d is not a port: use 1 to 65535", d.Port.Number)
+		v.refuse(r, field+".port.number", "%d is not a port: use 1 to 65535", d.Port.Number)
 	}
 	if d.Host == "" {
-		v.refuse(r, InvalidValue, field+".host", "is required: the name of a Service")
+		v.refuse(r, field+".host", "is required: the name of a Service")
 	}
 }
 

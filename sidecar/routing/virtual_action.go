@@ -46,7 +46,7 @@ func (c *compiler) judgeAction(v *virtual, r *virtualRoute, from *istio.HTTPRout
 // judgeAuthority gives what may stand in a Host header: it must not be able to end it.
 func (v *virtual) judgeAuthority(r *virtualRoute, field, authority string) string {
 	if strings.ContainsFunc(authority, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune(`/\@?#"<>`, c) }) || len(authority) > maxAuthority {
-		v.refuse(r, InvalidValue, field, "is no host with or without port: write one such as llm.example.com")
+		v.refuse(r, field, "is no host with or without port: write one such as llm.example.com")
 	}
 	return authority
 }
@@ -54,11 +54,11 @@ func (v *virtual) judgeAuthority(r *virtualRoute, field, authority string) strin
 func (v *virtual) judgePath(r *virtualRoute, field, path string) {
 	switch {
 	case path != "" && path[0] != '/':
-		v.refuse(r, InvalidValue, field, "does not start with /: write a path such as /v1")
+		v.refuse(r, field, "does not start with /: write a path such as /v1")
 	case strings.ContainsFunc(path, func(c rune) bool { return c <= ' ' || c > '~' }):
-		v.refuse(r, InvalidValue, field, "has characters that a path cannot have: write them as %%XX")
+		v.refuse(r, field, "has characters that a path cannot have: write them as %%XX")
 	case strings.ContainsAny(path, "?#"):
-		v.refuse(r, InvalidValue, field, "has a query or fragment: remove ? or # and what follows it")
+		v.refuse(r, field, "has a query or fragment: remove ? or # and what follows it")
 	}
 }
 
@@ -72,13 +72,13 @@ func (v *virtual) judgeRedirect(r *virtualRoute, from *istio.HTTPRedirect) *Redi
 		out.Status = 301
 	}
 	if !slices.Contains([]int{301, 302, 303, 307, 308}, out.Status) {
-		v.refuse(r, InvalidValue, at+".redirectCode", "%d is no redirect: use 301, 302, 303, 307 or 308", from.RedirectCode)
+		v.refuse(r, at+".redirectCode", "%d is no redirect: use 301, 302, 303, 307 or 308", from.RedirectCode)
 	}
 	if out.Scheme != "" && out.Scheme != "http" && out.Scheme != "https" {
-		v.refuse(r, InvalidValue, at+".scheme", "is neither http nor https: use one of them")
+		v.refuse(r, at+".scheme", "is neither http nor https: use one of them")
 	}
 	if from.Port < 0 || from.Port > 65535 {
-		v.refuse(r, InvalidValue, at+".port", "%d is not a port: use 1 to 65535", from.Port)
+		v.refuse(r, at+".port", "%d is not a port: use 1 to 65535", from.Port)
 	}
 	out.Port = uint16(from.Port)
 	switch from.DerivePort {
@@ -86,19 +86,19 @@ func (v *virtual) judgeRedirect(r *virtualRoute, from *istio.HTTPRedirect) *Redi
 	case "FROM_PROTOCOL_DEFAULT":
 		out.DerivePort = true
 	default:
-		v.refuse(r, InvalidValue, at+".derivePort", "is no way to find a port: use FROM_PROTOCOL_DEFAULT or FROM_REQUEST_PORT")
+		v.refuse(r, at+".derivePort", "is no way to find a port: use FROM_PROTOCOL_DEFAULT or FROM_REQUEST_PORT")
 	}
 	if from.Port != 0 && from.DerivePort != "" {
-		v.refuse(r, InvalidValue, at+".derivePort", "is given together with port: keep one")
+		v.refuse(r, at+".derivePort", "is given together with port: keep one")
 	}
 	if from.URI != "" && from.PrefixRewrite != "" {
-		v.refuse(r, InvalidValue, at+".prefixRewrite", "is given together with uri: keep one")
+		v.refuse(r, at+".prefixRewrite", "is given together with uri: keep one")
 	}
 	// The address may have a query of its own, but no line break.
 	path, _, _ := strings.Cut(from.URI, "?")
 	v.judgePath(r, at+".uri", path)
 	if strings.ContainsFunc(from.URI, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		v.refuse(r, InvalidValue, at+".uri", "has characters that an address cannot have: write them as %%XX")
+		v.refuse(r, at+".uri", "has characters that an address cannot have: write them as %%XX")
 	}
 	v.judgePath(r, at+".prefixRewrite", from.PrefixRewrite)
 	return out
@@ -108,23 +108,23 @@ func (v *virtual) judgeDirect(r *virtualRoute, from *istio.HTTPDirectResponse) *
 	at := r.field + ".directResponse"
 	out := &Direct{Status: int(from.Status)}
 	if from.Status < 200 || from.Status > 599 {
-		v.refuse(r, InvalidValue, at+".status", "%d is no status of an answer: use 200 to 599", from.Status)
+		v.refuse(r, at+".status", "%d is no status of an answer: use 200 to 599", from.Status)
 	}
 	if b := from.Body; b != nil {
 		switch {
 		case b.String != nil && b.Bytes != nil:
-			v.refuse(r, InvalidValue, at+".body", "has both string and bytes: keep one")
+			v.refuse(r, at+".body", "has both string and bytes: keep one")
 		case b.String != nil:
 			out.Body = []byte(*b.String)
 		case b.Bytes != nil:
 			var err error
 			if out.Body, err = base64.StdEncoding.DecodeString(*b.Bytes); err != nil {
-				v.refuse(r, InvalidValue, at+".body.bytes", "is not base64: give the output of base64 -w0 FILE, or text in string")
+				v.refuse(r, at+".body.bytes", "is not base64: give the output of base64 -w0 FILE, or text in string")
 			}
 		}
 	}
 	if len(out.Body) > maxDirectBody {
-		v.refuse(r, InvalidValue, at+".body", "is longer than 1 MiB: have a backend serve it")
+		v.refuse(r, at+".body", "is longer than 1 MiB: have a backend serve it")
 	}
 	return out
 }
@@ -136,7 +136,7 @@ func (v *virtual) judgeFault(r *virtualRoute, from *istio.HTTPFaultInjection) (o
 	at := r.field + ".fault"
 	if d := from.Delay; d != nil && d.FixedDelay != nil {
 		if d.FixedDelay.Duration <= 0 {
-			v.refuse(r, InvalidValue, at+".delay.fixedDelay", "%s is no time at all: use a duration such as 2s", d.FixedDelay.Duration)
+			v.refuse(r, at+".delay.fixedDelay", "%s is no time at all: use a duration such as 2s", d.FixedDelay.Duration)
 		}
 		out.Delay, out.DelayShare = d.FixedDelay.Duration, v.share(r, at+".delay.percentage.value", d.Percentage, float64(d.Percent))
 		if d.Percentage == nil && d.Percent == 0 {
@@ -145,7 +145,7 @@ func (v *virtual) judgeFault(r *virtualRoute, from *istio.HTTPFaultInjection) (o
 	}
 	if a := from.Abort; a != nil && a.HTTPStatus != 0 {
 		if a.HTTPStatus < 200 || a.HTTPStatus > 599 {
-			v.refuse(r, InvalidValue, at+".abort.httpStatus", "%d is no status of an answer: use 200 to 599", a.HTTPStatus)
+			v.refuse(r, at+".abort.httpStatus", "%d is no status of an answer: use 200 to 599", a.HTTPStatus)
 		}
 		out.Abort, out.AbortShare = int(a.HTTPStatus), v.share(r, at+".abort.percentage.value", a.Percentage, 0)
 		if a.Percentage == nil {
@@ -161,7 +161,7 @@ func (v *virtual) share(r *virtualRoute, field string, p *istio.Percent, otherwi
 		otherwise = p.Value
 	}
 	if !(otherwise >= 0 && otherwise <= 100) {
-		v.refuse(r, InvalidValue, field, "%v is out of range: use 0 to 100", otherwise)
+		v.refuse(r, field, "%v is out of range: use 0 to 100", otherwise)
 		return 0
 	}
 	return otherwise / 100
@@ -176,7 +176,7 @@ func (c *compiler) judgeRewrite(v *virtual, r *virtualRoute, from *istio.HTTPRew
 		return out
 	}
 	if out.HasPath {
-		v.refuse(r, InvalidValue, at+".uriRegexRewrite", "is given together with uri: keep one")
+		v.refuse(r, at+".uriRegexRewrite", "is given together with uri: keep one")
 		return out
 	}
 	before := len(v.list)
@@ -186,7 +186,7 @@ func (c *compiler) judgeRewrite(v *virtual, r *virtualRoute, from *istio.HTTPRew
 	}
 	out.Regex, out.Replace = regexp.MustCompile(from.URIRegexRewrite.Match), from.URIRegexRewrite.Rewrite
 	if strings.ContainsFunc(out.Replace, func(c rune) bool { return c <= ' ' || c > '~' }) {
-		v.refuse(r, InvalidValue, at+".uriRegexRewrite.rewrite", "has characters that a path cannot have: write them as %%XX")
+		v.refuse(r, at+".uriRegexRewrite.rewrite", "has characters that a path cannot have: write them as %%XX")
 	}
 	return out
 }
@@ -204,7 +204,7 @@ func (v *virtual) judgeMirrors(r *virtualRoute, from *istio.HTTPRoute) {
 	for i := range from.Mirrors {
 		m, at := &from.Mirrors[i], fmt.Sprintf("%s.mirrors[%d]", r.field, i)
 		if m.Destination == nil {
-			v.refuse(r, InvalidValue, at+".destination", "is required: the name of a Service in host")
+			v.refuse(r, at+".destination", "is required: the name of a Service in host")
 			continue
 		}
 		v.addMirror(r, at+".destination", m.Destination, v.share(r, at+".percentage.value", m.Percentage, 100))

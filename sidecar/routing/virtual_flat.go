@@ -120,7 +120,7 @@ func (c *compiler) meshVirtual(namespace string, ref *v1beta1.LLMBackendRef) *vi
 				}
 				if first := c.meshVirtuals[id]; first != nil {
 					v.beside = first
-					v.warnOnce(HostConflict, "spec.hosts", "%q has %s in sidecars, which is older or has the lesser name: put the routes there, or remove one of the two", host, first.object)
+					v.conflictOnce("spec.hosts", "%q has %s in sidecars, which is older or has the lesser name: put the routes there, or remove one of the two", host, first.object)
 					continue
 				}
 				c.meshVirtuals[id] = v

@@ -21,7 +21,7 @@ func (v *virtual) judgeRetries(r *virtualRoute, from *istio.HTTPRetry) {
 	r.retried = true
 	r.retries.Attempts = int(from.Attempts)
 	if from.Attempts < 0 {
-		v.refuse(r, InvalidValue, at+".attempts", "%d is negative: use 0 for none", from.Attempts)
+		v.refuse(r, at+".attempts", "%d is negative: use 0 for none", from.Attempts)
 	} else if from.Attempts > maxAttempts {
 		v.warn(FieldNotHonoured, at+".attempts", "%d is more than there ever are: it is %d", from.Attempts, maxAttempts)
 		r.retries.Attempts = maxAttempts
@@ -36,7 +36,7 @@ func (v *virtual) judgeRetries(r *virtualRoute, from *istio.HTTPRetry) {
 	}
 	if d := from.PerTryTimeout; d != nil {
 		if d.Duration < 0 {
-			v.refuse(r, InvalidValue, at+".perTryTimeout", "%s is negative: use a duration such as 30s, or 0s for no limit", d.Duration)
+			v.refuse(r, at+".perTryTimeout", "%s is negative: use a duration such as 30s, or 0s for no limit", d.Duration)
 		} else if d.Duration > 0 {
 			r.timeouts.FirstToken = d.Duration
 			// As with Envoy, what takes too long counts as a gateway's error.

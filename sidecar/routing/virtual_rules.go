@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"fmt"
 	"slices"
 )
 
@@ -145,7 +144,7 @@ func (c *compiler) judgeBindings(v *virtual) {
 			return slices.ContainsFunc(g.servers, func(s *gatewayServer) bool { return len(s.admits(v.object.Namespace, host, s.hosts)) > 0 })
 		}
 		for _, host := range v.hosts {
-			if !served(host) && !(v.mesh && slices.ContainsFunc(v.hosts, served)) { // some of its hosts may be for the sidecars
+			if !served(host) && (!v.mesh || !slices.ContainsFunc(v.hosts, served)) { // some of its hosts may be for the sidecars
 				v.warn(HostNotServed, "spec.hosts", "%q is of no server of %s, so that nobody reaches it there: add it to the hosts of a server, or correct it", host, ref)
 			}
 		}
@@ -165,7 +164,7 @@ func (v *virtual) judgeOrder() {
 }
 
 func (m *virtualMatch) takesAll() bool {
-	return m.refusal == nil && !m.mesh && m.port == 0 && m.scheme == nil && len(m.labels)+len(m.gateways) == 0 && m.namespace == "" && m.match.everyPath()
+	return m.refusal == nil && !m.mesh && m.port == 0 && m.scheme == nil && len(m.labels)+len(m.gateways) == 0 && m.namespace == "" && m.everyPath()
 }
 
 // everyPath tells whether it holds for every request that names a path.
@@ -179,4 +178,3 @@ func (m *match) everyPath() bool {
 }
 
 // String names a server as problems do.
-func (s *gatewayServer) String() string { return fmt.Sprintf("%s, server %s", s.of.object, s.name) }

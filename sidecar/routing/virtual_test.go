@@ -163,7 +163,7 @@ spec:
 	f := func(request, model, want string) {
 		t.Helper()
 		r := table.Host([]byte("demo")).Match(ask(request), []byte(model))
-		got := "none"
+		var got string
 		switch {
 		case r.Action != nil && r.Action.Direct != nil:
 			got = fmt.Sprint(r.Action.Direct.Status)

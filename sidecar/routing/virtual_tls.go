@@ -23,14 +23,14 @@ func (v *virtual) judgeTLSRoute(i int) *tlsRoute {
 	from, field := &v.source.Spec.TLS[i], fmt.Sprintf("spec.tls[%d]", i)
 	r, shown := &tlsRoute{}, &virtualRoute{field: field}
 	if len(from.Match) == 0 {
-		v.refuse(shown, InvalidValue, field+".match", "is required: name hosts in sniHosts")
+		v.refuse(shown, field+".match", "is required: name hosts in sniHosts")
 	}
 	for j := range from.Match {
 		m, at := &from.Match[j], fmt.Sprintf("%s.match[%d]", field, j)
 		s := sniMatch{virtualMatch: virtualMatch{name: at, port: m.Port, labels: m.SourceLabels, namespace: m.SourceNamespace}}
 		s.gateways, s.mesh = gatewayRefs(m.Gateways, v.object.Namespace)
 		if len(m.SNIHosts) == 0 {
-			v.refuse(shown, InvalidValue, at+".sniHosts", "is required: name the hosts")
+			v.refuse(shown, at+".sniHosts", "is required: name the hosts")
 		}
 		for k, written := range m.SNIHosts {
 			if host := judgeEdgeHost(&v.findings, fmt.Sprintf("%s.sniHosts[%d]", at, k), written); host != "" {
@@ -54,7 +54,7 @@ func (v *virtual) judgeTLSRoute(i int) *tlsRoute {
 		r.backends = append(r.backends, b)
 	}
 	if total == 0 || len(from.Route) > v1beta1.MaxBackends {
-		v.refuse(shown, InvalidValue, field+".route", "has no destination with a weight, or more than %d: name one to %d", v1beta1.MaxBackends, v1beta1.MaxBackends)
+		v.refuse(shown, field+".route", "has no destination with a weight, or more than %d: name one to %d", v1beta1.MaxBackends, v1beta1.MaxBackends)
 	}
 	r.refusal = shown.refusal
 	return r

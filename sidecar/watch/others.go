@@ -2,7 +2,6 @@ package watch
 
 import (
 	"cmp"
-	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -93,11 +92,6 @@ func (s *set) slices() []routing.EndpointSlice {
 		}
 	}
 	return all
-}
-
-// hasOther tells whether there is an object of that kind.
-func (s *set) hasOther(kind string) bool {
-	return slices.ContainsFunc(s.candidates, func(c *candidate) bool { return c.other != nil && c.ref.Kind == kind })
 }
 
 // knowsServices tells whether what is not there of Services is known not to be. Files that neither have nor need one say nothing of them.

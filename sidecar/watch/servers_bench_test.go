@@ -139,6 +139,7 @@ func used() time.Duration {
 
 // tellingOf runs an API server with one route to a Service of ten thousand servers, and gives its address.
 func tellingOf(b *testing.B, events <-chan string) string {
+	b.Helper()
 	first := map[string][]string{
 		"llmroutes": {toldOf("ADDED", "LLMRoute", "team", "r", "1", backendOf("llm"))},
 		"services":  {toldOf("ADDED", "Service", "team", "llm", "1", `"spec":{"ports":[{"name":"http","port":80}]}`)},

@@ -76,7 +76,7 @@ func (m *model) run() {
 				break
 			}
 			due = due.Add(took)
-			time.Sleep(time.Until(due)) //nolint:forbidigo // this is the time that the model takes: there is no event
+			time.Sleep(time.Until(due)) // this is the time that the model takes: there is no event
 			m.mu.Lock()
 			for _, j := range wrote {
 				if told := m.jobs[j]; told != nil {

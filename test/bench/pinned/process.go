@@ -134,6 +134,7 @@ type Memory struct {
 	Private float64 // without the pages of its program, which all processes share that run the same file
 }
 
+// Resident reads what the kernel tells of it.
 func (p *Process) Resident() (Memory, error) {
 	var m Memory
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
