@@ -41,7 +41,7 @@ func (g *Group) placing() placing {
 	switch l := &g.balance.Locality; {
 	case len(l.Distribute) > 0:
 		for _, from := range l.Distribute {
-			if within(g.region, g.zone, from.From) {
+			if within(&routing.Server{Region: g.region, Zone: g.zone}, from.From) {
 				for _, to := range slices.SortedFunc(maps.Keys(from.To), narrower) {
 					p.to = append(p.to, share{to, float64(from.To[to])})
 				}
@@ -74,16 +74,16 @@ func (p *placing) of(s *routing.Server) int {
 		return p.tiers() - 1
 	case p.to != nil:
 		for i := range p.to {
-			if within(s.Region, s.Zone, p.to[i].locality) {
+			if within(s, p.to[i].locality) {
 				return i
 			}
 		}
 		return len(p.to)
 	case p.prefer && p.zone != "" && s.Zone == p.zone && (s.Region == p.region || s.Region == "" || p.region == ""):
 		return ownZone
-	case p.prefer && p.region != "" && s.Region == p.region:
+	case p.prefer && isOf(s, p.region):
 		return ownRegion
-	case p.prefer && p.failover != "" && s.Region == p.failover:
+	case p.prefer && isOf(s, p.failover):
 		return helpingRegion
 	case p.prefer:
 		return anywhere
@@ -125,11 +125,17 @@ func (p *placing) shares(sets []set) []float64 {
 	return upTo
 }
 
+// isOf tells whether a server is of a region. EndpointSlices tell only zones; the name of a zone begins with that of its region (us-east-1
+// and us-east-1a, cn-hangzhou and cn-hangzhou-h).
+func isOf(s *routing.Server, region string) bool {
+	return region != "" && (s.Region == region || s.Region == "" && strings.HasPrefix(s.Zone, region))
+}
+
 // within tells whether a place is in a locality: REGION/ZONE, with * for any, or REGION.
-func within(region, zone, locality string) bool {
-	wanted, rest, _ := strings.Cut(locality, "/")
-	in, _, _ := strings.Cut(rest, "/")
-	return (wanted == "*" || wanted == region) && (in == "" || in == "*" || in == zone)
+func within(s *routing.Server, locality string) bool {
+	region, rest, _ := strings.Cut(locality, "/")
+	zone, _, _ := strings.Cut(rest, "/")
+	return (region == "*" || isOf(s, region)) && (zone == "" || zone == "*" || zone == s.Zone)
 }
 
 // narrower orders localities so that the narrower comes first.

@@ -65,6 +65,18 @@ func TestNearServersArePreferredAndFarOnesHelpOut(t *testing.T) {
 	}
 }
 
+func TestAZoneIsOfTheRegionThatItsNameBeginsWithWhereNothingElseIsKnown(t *testing.T) {
+	servers := placed(4, [2]string{"", "cn-hangzhou-h"}, [2]string{"", "cn-hangzhou-i"}, [2]string{"", "cn-beijing-a"}, [2]string{"", "cn-shanghai-b"})
+	r := newRig(t, routing.Balance{Locality: routing.Locality{Prefer: true, Failover: map[string]string{"cn-hangzhou": "cn-shanghai"}}}, servers)
+	r.Locate("cn-hangzhou", "cn-hangzhou-h")
+	for _, place := range []string{"cn-hangzhou-h", "cn-hangzhou-i", "cn-shanghai-b", "cn-beijing-a"} {
+		if n := byPlace(r.counts(1000)); n[place] != 1000 {
+			t.Errorf("while %s is the nearest, the calls went to %v", place, n)
+		}
+		r.lose(place, 4)
+	}
+}
+
 func TestCallsAreDistributedOverLocalitiesAsTheyAreTold(t *testing.T) {
 	b := routing.Balance{Policy: routing.LeastRequest, Locality: routing.Locality{Distribute: []routing.LocalityShares{
 		{From: "r9/*", To: map[string]int32{"r1": 100}},
