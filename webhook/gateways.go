@@ -45,12 +45,51 @@ func selectedBy(g *istio.Gateway, w *routing.Workload) bool {
 	return true
 }
 
-// credentials gives the Secrets that an Istio Gateway names in the namespace of the gateways that execute it, with the keys that a
-// certificate and its authorities have in them. Nothing else of a Secret is ever taken for it.
-func credentials(g *istio.Gateway) map[string][]string {
-	pair := []string{"tls.crt", "tls.key", "cert", "key", "ca.crt", "cacert"}
-	authorities := pair[4:]
+// The keys that a certificate and its authorities have in a Secret. Nothing else of a Secret is ever taken for what Istio's objects name.
+var (
+	pair        = []string{"tls.crt", "tls.key", "cert", "key", "ca.crt", "cacert"}
+	authorities = pair[4:]
+)
+
+// credentials gives the Secrets that Istio Gateways and DestinationRules name in the namespace of the gateways that execute them, with
+// the keys of what is taken of them.
+func credentials(of *routing.Objects) map[string][]string {
 	named := map[string][]string{}
+	for i := range of.Gateways {
+		nameServing(named, &of.Gateways[i])
+	}
+	for i := range of.DestinationRules {
+		nameCalling(named, &of.DestinationRules[i])
+	}
+	delete(named, "")
+	delete(named, "-cacert")
+	return named
+}
+
+// nameCalling adds those by which servers are called.
+func nameCalling(named map[string][]string, rule *istio.DestinationRule) {
+	policies := []*istio.TrafficPolicy{rule.Spec.TrafficPolicy}
+	for i := range rule.Spec.Subsets {
+		policies = append(policies, rule.Spec.Subsets[i].TrafficPolicy)
+	}
+	for _, p := range policies {
+		if p == nil {
+			continue
+		}
+		all := []*istio.ClientTLS{p.TLS}
+		for i := range p.PortLevelSettings {
+			all = append(all, p.PortLevelSettings[i].TLS)
+		}
+		for _, t := range all {
+			if t != nil {
+				named[t.CredentialName] = pair
+			}
+		}
+	}
+}
+
+// nameServing adds those by which clients are served.
+func nameServing(named map[string][]string, g *istio.Gateway) {
 	for i := range g.Spec.Servers {
 		t := g.Spec.Servers[i].TLS
 		if t == nil {
@@ -70,9 +109,6 @@ func credentials(g *istio.Gateway) map[string][]string {
 			named[name] = authorities
 		}
 	}
-	delete(named, "")
-	delete(named, "-cacert")
-	return named
 }
 
 // execution is what data planes make of Istio's objects, and whom they call.
@@ -191,13 +227,11 @@ func (e *executions) all(ctx context.Context, in *routing.Objects) error {
 // secretsOf gives those that a gateway has, as far as Compile judges them.
 func (e *executions) secretsOf(ctx context.Context, in *routing.Objects, w *routing.Workload) ([]routing.Secret, error) {
 	own := slices.DeleteFunc(slices.Clone(in.Providers), func(p v1beta1.LLMProvider) bool { return p.Namespace != w.Namespace })
-	var certificates []string
-	for i := range in.Gateways {
-		if g := &in.Gateways[i]; selectedBy(g, w) {
-			certificates = slices.AppendSeq(certificates, maps.Keys(credentials(g)))
-		}
+	executed := routing.Objects{
+		Gateways:         slices.DeleteFunc(slices.Clone(in.Gateways), func(g istio.Gateway) bool { return !selectedBy(&g, w) }),
+		DestinationRules: slices.DeleteFunc(slices.Clone(in.DestinationRules), func(r istio.DestinationRule) bool { return r.Namespace != w.Namespace }),
 	}
-	return e.secrets.lookUp(ctx, w.Namespace, own, certificates...)
+	return e.secrets.lookUp(ctx, w.Namespace, own, slices.Collect(maps.Keys(credentials(&executed)))...)
 }
 
 // ofSidecars finds out what the sidecars of a namespace do.

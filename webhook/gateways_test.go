@@ -114,8 +114,8 @@ func TestIstiosObjectsSayWhatRemoraMakesOfThemWhereItExecutesThem(t *testing.T) 
 		if err != nil {
 			t.Fatal(err)
 		}
-		secret := secretOf(v1beta1.GatewayName, "shop-cert", "kubernetes.io/tls", map[string]string{"tls.crt": pair["tls.crt"].Reveal(), "tls.key": pair["tls.key"].Reveal()})
-		if err := r.admin.Create(t.Context(), secret); err != nil {
+		data := map[string]string{"tls.crt": pair["tls.crt"].Reveal(), "tls.key": pair["tls.key"].Reveal()}
+		if err := r.admin.Create(t.Context(), secretOf(v1beta1.GatewayName, "shop-cert", "kubernetes.io/tls", data)); err != nil {
 			t.Fatal(err)
 		}
 		r.awaitIstio(t, "gateway", "shop", "secure", "ResolvedRefs", metav1.ConditionTrue, "")
@@ -123,6 +123,19 @@ func TestIstiosObjectsSayWhatRemoraMakesOfThemWhereItExecutesThem(t *testing.T) 
 			"shop-cert_tls.crt": pair["tls.crt"].Reveal(), "shop-cert_tls.key": pair["tls.key"].Reveal(),
 		}))
 		r.delete(t, "shop", "gateway", "secure")
+		r.awaitSecret(t, v1beta1.GatewayName, v1beta1.KeysSecret, holds(map[string]string{}))
+		// What the gateway shows to servers, a rule of its own namespace says, and none of a team's.
+		rule := `{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: mutual}, spec: {host: api-service.shop.svc.cluster.local, trafficPolicy: {tls: {mode: MUTUAL, credentialName: %s}}}}`
+		r.apply(t, "shop", fmt.Sprintf(rule, "of-a-team"))
+		if err := r.admin.Create(t.Context(), secretOf(v1beta1.GatewayName, "of-a-team", "kubernetes.io/tls", data)); err != nil {
+			t.Fatal(err)
+		}
+		r.apply(t, v1beta1.GatewayName, fmt.Sprintf(rule, "shop-cert"))
+		r.awaitSecret(t, v1beta1.GatewayName, v1beta1.KeysSecret, holds(map[string]string{
+			"shop-cert_tls.crt": pair["tls.crt"].Reveal(), "shop-cert_tls.key": pair["tls.key"].Reveal(),
+		}))
+		r.delete(t, "shop", "destinationrule", "mutual")
+		r.delete(t, v1beta1.GatewayName, "destinationrule", "mutual")
 		r.awaitSecret(t, v1beta1.GatewayName, v1beta1.KeysSecret, holds(map[string]string{}))
 	})
 	t.Run("conditions of others", func(t *testing.T) {

@@ -233,7 +233,8 @@ func (c *compiler) speak(e *Endpoint, how *calling, name string) *Refusal {
 	return nil
 }
 
-// credential takes certificates from the Secret that credentialName names, which is in the namespace of who calls.
+// credential takes certificates from the Secret that credentialName names, which is in the namespace of who calls. Only rules of that
+// namespace may: another's would have a gateway show its certificates to whom that one likes.
 func (c *compiler) credential(e *Endpoint, how *calling, mutual bool) *Refusal {
 	namespace, name := how.of.rule.Namespace, how.tls.CredentialName
 	if c.workload != nil {
@@ -241,6 +242,9 @@ func (c *compiler) credential(e *Endpoint, how *calling, mutual bool) *Refusal {
 	}
 	if c.presume || c.workload == nil { // or it is not known whose Secret it is
 		return nil
+	}
+	if how.of.rule.Namespace != namespace {
+		return &Refusal{CertificateNotFound, fmt.Sprintf("%s names a Secret in credentialName, which only rules of namespace %s can: move it there, with the route, or leave credentialName out", how.of.object, namespace)}
 	}
 	s := c.secrets[secretID{namespace, name}]
 	if s == nil {

@@ -109,6 +109,7 @@ func TestADestinationRuleThatIsWrongIsTakenAsFarAsItGoes(t *testing.T) {
 	for _, host := range []string{"''", "5", "null", "other", "'*api'", "'*.*.local'", "api.other", "api.example.com", "'*.other.svc.cluster.local'", "'[::1]'"} {
 		f("{host: "+host+", trafficPolicy: {loadBalancer: {simple: RANDOM}}}", callsAPI+"LEAST_REQUEST")
 	}
+	f("{host: api, trafficPolicy: {loadBalancer: {simple: FASTEST}}}", callsAPI+"LEAST_REQUEST", p+`loadBalancer.simple: "FASTEST" is not a policy`)
 	// What says that there is TLS never leads to plain text.
 	for _, tls := range []string{"{mode: 5}", "{mode: simple}", "SIMPLE", "{mode: ISTIO_MUTUAL}", "{mode: MUTUAL}", "{mode: MUTUAL, credentialName: 5}", "[]"} {
 		in := decodeAll(t, []byte(callingAPI+ruleOf("r", "{host: api, trafficPolicy: {tls: "+tls+"}}")))

@@ -114,3 +114,30 @@ func TestAGenerationChangesWithACertificate(t *testing.T) {
 		t.Error("another certificate gives the same generation")
 	}
 }
+
+// The gateway's certificates are the gateway's: a team's rule does not have it show them to a server of the team's.
+func TestOnlyRulesOfTheGatewaysNamespaceNameWhatItShowsToServers(t *testing.T) {
+	chain, key := pairOf(t, "gateway.example.com")
+	f := func(namespace, want string) {
+		t.Helper()
+		in := routing.Objects{Secrets: []routing.Secret{{Namespace: "remora-gateway", Name: "client", Data: map[string]routing.Key{"tls.crt": routing.NewKey(chain), "tls.key": routing.NewKey(key)}}}}
+		docs := "apiVersion: v1\nkind: Service\nmetadata: {name: api}\nspec: {ports: [{name: http, port: 80}]}\n---\n" +
+			ruleOf("r", "{host: api, trafficPolicy: {tls: {mode: MUTUAL, credentialName: client}}}") + "---\n" +
+			gatewayWith("edge", `{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}`) + virtualWith("v", "a.example.com", "{route: [{destination: {host: api}}]}")
+		for doc := range strings.SplitSeq(docs, "---\n") {
+			if _, err := in.Decode([]byte(doc), namespace); err != nil {
+				t.Fatal(err)
+			}
+		}
+		table, _ := routing.Compile(in, ingress)
+		b := &table.Listener(80).Server([]byte("a.example.com")).Host([]byte("a.example.com")).Rules[0].Levels[0].Backends[0]
+		switch {
+		case want == "" && (b.Target == nil || b.Target.Endpoint.Value().ClientCert != chain):
+			t.Errorf("a rule of %s: %+v", namespace, b)
+		case want != "" && (b.Refusal == nil || b.Refusal.Code != routing.CertificateNotFound || !strings.Contains(b.Refusal.Message, want)):
+			t.Errorf("a rule of %s: %+v, want %s", namespace, b.Refusal, want)
+		}
+	}
+	f("remora-gateway", "")
+	f("team", "only rules of namespace remora-gateway can")
+}

@@ -13,6 +13,7 @@ import (
 
 	"remora.dev/remora/test/cluster/assets"
 	"remora.dev/remora/test/cluster/controlplane"
+	"remora.dev/remora/test/cluster/crds"
 	"remora.dev/remora/test/installation"
 	"remora.dev/remora/test/netns"
 )
@@ -37,6 +38,18 @@ func run(m *testing.M, binaries string) int {
 		fail(err)
 	}
 	defer cp.Stop()
+	// The corpus has objects of Istio's, which this server then judges by Istio's own schema.
+	manifest, err := crds.Manifest(ctx)
+	if err == nil {
+		var out string
+		if out, err = cp.KubectlWith(ctx, manifest, "apply", "--server-side", "-f", "-"); err != nil {
+			err = fmt.Errorf("%w\n%s", err, out)
+		}
+	}
+	if err != nil {
+		cp.Stop()
+		fail(err)
+	}
 	if installed, err = installation.Start(ctx, cp); err != nil {
 		cp.Stop()
 		fail(err)
