@@ -21,11 +21,7 @@ import (
 
 // The benchmark starts itself in roles; here that is the test binary.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 {
-		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
-			exit(err)
-		}
-	}
+	pinned.Play(play)
 	netns.Enter(map[string]string{providerHost: "127.0.0.1"})
 	os.Exit(m.Run())
 }

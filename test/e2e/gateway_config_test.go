@@ -3,12 +3,8 @@
 package e2e
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -28,26 +24,8 @@ func processOf(p corev1.Pod) (pid int, err error) {
 }
 
 // configIn is what people see of the configuration of a gateway's pod, from inside of it.
-func configIn(ctx context.Context, p corev1.Pod) (text string, err error) {
-	err = inNetworkOf(func() (int, error) { return processOf(p) }, func() error {
-		conn, err := (&net.Dialer{Timeout: talkTime}).DialContext(ctx, "tcp", "127.0.0.1:14020") // here, in this thread
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		if _, err := io.WriteString(conn, "GET /config HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
-			return err
-		}
-		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		all, err := io.ReadAll(response.Body)
-		text = string(all)
-		return err
-	})
-	return text, err
+func configIn(ctx context.Context, p corev1.Pod) (string, error) {
+	return configOf(ctx, func() (int, error) { return processOf(p) })
 }
 
 // gatewaysFollow waits until each pod of the gateway has, in what it says of something, all of the words, and none of those behind a "!".

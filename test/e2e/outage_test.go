@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -227,10 +228,19 @@ func (a *away) server(t *testing.T) {
 }
 
 // config is what the pod's own containers see of the sidecar's table.
-func (a *away) config(t *testing.T, app int) (text string) {
+func (a *away) config(t *testing.T, app int) string {
 	t.Helper()
-	err := inNetworkOf(func() (int, error) { return app, nil }, func() error {
-		conn, err := (&net.Dialer{Timeout: talkTime}).DialContext(t.Context(), "tcp", "127.0.0.1:14020") // here, in this thread
+	text, err := configOf(t.Context(), func() (int, error) { return app, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// configOf is what is seen of the configuration in the network of a process.
+func configOf(ctx context.Context, process func() (int, error)) (text string, err error) {
+	err = inNetworkOf(process, func() error {
+		conn, err := (&net.Dialer{Timeout: talkTime}).DialContext(ctx, "tcp", "127.0.0.1:14020") // here, in this thread
 		if err != nil {
 			return err
 		}
@@ -247,8 +257,5 @@ func (a *away) config(t *testing.T, app int) (text string) {
 		text = string(all)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
+	return text, err
 }

@@ -8,16 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"remora.dev/remora/test/bench/pinned"
 	"remora.dev/remora/test/netns"
 )
 
 // The benchmark starts itself in roles; here that is the test binary.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 {
-		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
-			exit(err)
-		}
-	}
+	pinned.Play(play)
 	netns.Enter(nil)
 	os.Exit(m.Run())
 }

@@ -5,46 +5,16 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 
 	"remora.dev/remora/test/bench/figures"
 	"remora.dev/remora/test/bench/pinned"
-	"remora.dev/remora/test/netns"
 )
 
-func main() {
-	if len(os.Args) > 1 {
-		if isRole, err := play(os.Args[1], os.Args[2:]); isRole {
-			exit(err)
-		}
-	}
-	netns.Enter(nil)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		err = nil
-	case err != nil && ctx.Err() != nil:
-		err = errors.New("interrupted")
-	}
-	stop()
-	exit(err)
-}
-
-func exit(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
+func main() { pinned.Main(nil, play, run) }
 
 // play takes a role in which the benchmark starts this program as a child of its own.
 func play(role string, args []string) (isRole bool, err error) {
