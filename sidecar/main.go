@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"remora.dev/remora/sidecar/accesslog"
 	"remora.dev/remora/sidecar/launch"
 )
 
@@ -50,8 +51,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log, out := newLog(stderr, a.LogLevel)
 		defer out.close()
 		stderr = out
+		access := newOutput(stdout, accesslog.Missing)
+		defer access.close()
 		if err = harden(); err == nil {
-			err = serve(ctx, a, log)
+			err = serve(ctx, a, log, access)
 		}
 	}
 	switch {

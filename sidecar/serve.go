@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -15,11 +16,13 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"remora.dev/remora/sidecar/accesslog"
 	"remora.dev/remora/sidecar/admin"
 	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/proxy"
 	"remora.dev/remora/sidecar/snapshot"
+	"remora.dev/remora/sidecar/trace/otlp"
 )
 
 // How long requests may take to finish after the first signal to stop. Kubernetes kills a pod with a sidecar after 30 seconds.
@@ -28,8 +31,8 @@ const (
 	closeTime = time.Second // for those that ask for health or configuration
 )
 
-// serve runs the proxy until ctx ends or a signal to stop comes. A second signal ends the process at once.
-func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
+// serve runs the proxy until ctx ends or a signal to stop comes. access takes the lines of the access log. A second signal ends the process at once.
+func serve(ctx context.Context, a launch.Args, log logr.Logger, access io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from the first signal on, the next has its usual effect
@@ -62,7 +65,10 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	if err != nil {
 		return err
 	}
-	options := proxy.Options{Store: store, Members: members, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
+	identity := launch.IdentityOf(os.Getenv)
+	spans := otlp.New(otlp.Options{Identity: identity, Version: version, Log: log.WithName("traces"), Metrics: counted})
+	watching := observers{counted, accesslog.New(access, identity), spans}
+	options := proxy.Options{Store: store, Done: watching.done, Members: members, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
 	if options.Public, err = publicAddress(a); err != nil {
 		return err
 	}
@@ -104,6 +110,7 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger) error {
 	}
 	drain, cancel = context.WithTimeout(context.Background(), closeTime)
 	defer cancel()
+	spans.Shutdown(drain)
 	_ = status.Shutdown(drain) // nobody is left to wait for an answer
 	select {
 	case <-ended:

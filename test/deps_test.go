@@ -49,6 +49,9 @@ var pure = []string{
 	module + "/sidecar/launch/...",
 	module + "/sidecar/balance/...",
 	module + "/sidecar/usage/...",
+	module + "/sidecar/telemetry",
+	module + "/sidecar/trace",
+	module + "/sidecar/record",
 	module + "/injector/...",
 }
 
@@ -56,7 +59,7 @@ var pure = []string{
 var closed = map[string][]string{
 	module + "/apis":            {"k8s.io/apimachinery/..."},
 	module + "/sidecar/usage":   nil,
-	module + "/sidecar/metrics": {"github.com/VictoriaMetrics/metrics"},
+	module + "/sidecar/metrics": {"github.com/VictoriaMetrics/metrics", module + "/sidecar/record"},
 }
 
 var arrows = []arrow{

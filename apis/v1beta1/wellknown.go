@@ -83,6 +83,27 @@ const (
 	TrustedCAsKey = "ca.crt"
 )
 
+// Telemetry is the ConfigMap in the installation's namespace that says what is told of calls, and what models cost: telemetry.Settings as YAML,
+// under the key TelemetryKey. The Secret of that name has the headers that collectors of traces want, a key each. Both may be missing.
+const (
+	Telemetry    = "remora-telemetry"
+	TelemetryKey = "telemetry.yaml"
+)
+
+// TelemetryEntry gives, in KeysSecret, the telemetry.Settings of the namespace as JSON. No name of a Secret begins with "_".
+const TelemetryEntry = "_telemetry.json"
+
+// What a namespace says about the telemetry of its pods, in annotations, instead of what the ConfigMap Telemetry says. Its sidecars follow them
+// while they run.
+const (
+	AccessLogAnnotation       = "remora.dev/access-log"        // all, errors or off
+	AccessLogSampleAnnotation = "remora.dev/access-log-sample" // 0 to 1
+	TraceSampleAnnotation     = "remora.dev/trace-sample"      // 0 to 1
+	CaptureUntilAnnotation    = "remora.dev/capture-until"     // RFC 3339; until then, the access log has prompts and answers
+	CaptureSampleAnnotation   = "remora.dev/capture-sample"    // 0 to 1
+	CaptureBytesAnnotation    = "remora.dev/capture-bytes"     // of each prompt and answer
+)
+
 // InjectLabel decides which pods get a sidecar. On a namespace: InjectEnabled for every pod, InjectPods for those that ask. On
 // a pod: InjectEnabled asks, InjectDisabled refuses, and wins over the namespace.
 const (

@@ -24,8 +24,10 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/metrics"
+	"remora.dev/remora/sidecar/record"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
+	"remora.dev/remora/sidecar/telemetry"
 )
 
 const (
@@ -49,6 +51,9 @@ type Options struct {
 	Members *snapshot.Members
 	// Metrics takes what is counted; nil means that nobody looks.
 	Metrics *metrics.Set
+	// Done takes the record of each request for an owned host when it is over, before the app can know that; nil means that nobody wants it.
+	// It must not wait, and the record is not to be kept.
+	Done func(*record.Record, *telemetry.Settings)
 	// Memory is what the process may use, in bytes, of which a quarter may be buffered bodies; 0 means that it is found out.
 	Memory int64
 	// RedirectedOnly has connections refused that are made to a listener itself: those are served that the pod's redirection

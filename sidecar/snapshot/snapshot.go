@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/telemetry"
 )
 
 // Snapshot is a configuration as it runs. It does not change once it is published.
@@ -19,6 +20,8 @@ type Snapshot struct {
 	// Outage is set while the API server does not tell what the configuration is. It does not keep the
 	// configuration from being in use.
 	Outage *Outage
+	// Telemetry is what is told of calls; never nil in a Store.
+	Telemetry *telemetry.Settings
 }
 
 // Outage is a time in which the API server is away.
@@ -48,15 +51,18 @@ type Store struct {
 func NewStore() *Store {
 	s := &Store{}
 	table, _ := routing.Compile(routing.Objects{Incomplete: true}, nil)
-	s.current.Store(&Snapshot{Table: table})
+	s.current.Store(&Snapshot{Table: table, Telemetry: telemetry.Default()})
 	return s
 }
 
 // Load gives the current snapshot; never nil.
 func (s *Store) Load() *Snapshot { return s.current.Load() }
 
-// Publish replaces the current snapshot. Requests that are under way keep theirs.
+// Publish replaces the current snapshot. Requests that are under way keep theirs. Without Telemetry, it gets the default.
 func (s *Store) Publish(n *Snapshot) {
+	if n.Telemetry == nil {
+		n.Telemetry = telemetry.Default()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.current.Store(n)
