@@ -49,6 +49,8 @@ type Traces struct {
 type Prices struct {
 	Currency string  `json:"currency,omitempty"` // default USD; three capital letters (ISO 4217)
 	Models   []Price `json:"models,omitempty"`   // the first that fits counts
+
+	index *priceIndex // nil: they are looked at one by one
 }
 
 // Price is what a million tokens of a model cost.
