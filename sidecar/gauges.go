@@ -4,17 +4,63 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"iter"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
+	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
 )
 
-// showConfiguration lets the metrics tell what keeps the configuration from being the newest.
+// showIdentity lets the metrics tell whose calls they count, and how long they have to.
+func showIdentity(m *metrics.Set, store *snapshot.Store, whose launch.Identity) {
+	m.Belong(whose)
+	m.Keep(func() iter.Seq[routing.Ref] {
+		return func(yield func(routing.Ref) bool) {
+			for t := range store.Load().Table.Targets() {
+				if !yield(t.Provider) {
+					return
+				}
+			}
+		}
+	})
+	if whose == (launch.Identity{}) {
+		return
+	}
+	m.Info("remora_workload_info", func() []string {
+		return []string{"workload", whose.Workload, "service_account", whose.ServiceAccount}
+	})
+}
+
+// showConfiguration lets the metrics tell which configuration runs, and what keeps it from being the newest.
 func showConfiguration(m *metrics.Set, store *snapshot.Store) {
+	var mu sync.Mutex
+	generation, since := store.Load().Table.Generation(), time.Now()
+	store.OnChange(func(s *snapshot.Snapshot) {
+		mu.Lock()
+		defer mu.Unlock()
+		if next := s.Table.Generation(); next != generation { // the same one is published again when an outage begins
+			generation, since = next, time.Now()
+		}
+	})
+	m.Info("remora_configuration_info", func() []string {
+		return []string{"generation", store.Load().Table.Generation()}
+	})
+	m.Gauge("remora_configuration_age_seconds", func() float64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Since(since).Seconds()
+	})
+	m.Gauge("remora_configuration_ready", func() float64 {
+		if store.Load().Ready {
+			return 1
+		}
+		return 0
+	})
 	m.Gauge("remora_api_server_unreachable_seconds", func() float64 {
 		if o := store.Load().Outage; o != nil {
 			return time.Since(o.Since).Seconds()

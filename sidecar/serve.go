@@ -60,12 +60,13 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger, access io.Writer
 	go func() { failed <- status.ServeHealth(l.health) }()
 	go func() { failed <- status.ServeAdmin(l.admin) }()
 
+	identity := launch.IdentityOf(os.Getenv)
+	showIdentity(counted, store, identity)
 	showConfiguration(counted, store)
 	followed, err := open(a, log.WithName("watch"), told{store, members}, counted)
 	if err != nil {
 		return err
 	}
-	identity := launch.IdentityOf(os.Getenv)
 	spans := otlp.New(otlp.Options{Identity: identity, Version: version, Log: log.WithName("traces"), Metrics: counted})
 	watching := observers{counted, accesslog.New(access, identity), spans}
 	options := proxy.Options{Store: store, Done: watching.done, Members: members, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}

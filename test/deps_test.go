@@ -59,7 +59,7 @@ var pure = []string{
 var closed = map[string][]string{
 	module + "/apis":            {"k8s.io/apimachinery/..."},
 	module + "/sidecar/usage":   nil,
-	module + "/sidecar/metrics": {"github.com/VictoriaMetrics/metrics", module + "/sidecar/record"},
+	module + "/sidecar/metrics": {"github.com/VictoriaMetrics/metrics", module + "/sidecar/record", module + "/sidecar/routing", module + "/sidecar/launch"},
 }
 
 var arrows = []arrow{

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -40,7 +39,7 @@ func outcomeOf(status int) int {
 
 // Key gives the counters of a key; key is its name, never its value.
 func (s *Set) Key(provider, key string) *Key {
-	return &Key{set: s.set, labels: "provider=" + strconv.Quote(provider) + ",key=" + strconv.Quote(key)}
+	return &Key{set: s.set, labels: "provider=" + quote(provider) + ",key=" + quote(key)}
 }
 
 // Answered counts a request by the status of its answer; 0 is none.

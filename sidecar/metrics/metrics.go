@@ -1,11 +1,9 @@
-// Package metrics counts what the sidecar does, for Prometheus. Label values come from the configuration and from
-// closed lists, never from what an app or a provider says, so that the number of series is bounded.
+// Package metrics counts what the sidecar does, for Prometheus. Label values come from the configuration and from closed lists, so that the
+// number of series is bounded. Only names of models come from apps and providers too, and of those no more than a hundred each.
 package metrics
 
 import (
 	"fmt"
-	"io"
-	"strconv"
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -14,14 +12,16 @@ import (
 // Set holds the counters of one sidecar. Make it with New. All its methods may be called from any goroutine. Those that
 // give counters put together their names: who needs some for each request keeps them.
 type Set struct {
-	set *metrics.Set
+	set   *metrics.Set
+	calls *calls
 
 	mu      sync.Mutex
 	servers map[string]*Servers
+	infos   []info
 }
 
 // New makes an empty set.
-func New() *Set { return &Set{set: metrics.NewSet()} }
+func New() *Set { return &Set{set: metrics.NewSet(), calls: newCalls()} }
 
 // Call is what the calls of one series have in common.
 type Call struct {
@@ -31,7 +31,7 @@ type Call struct {
 }
 
 func (c Call) labels() string {
-	return fmt.Sprintf("provider=%s,model=%s,operation=%s", strconv.Quote(c.Provider), strconv.Quote(c.Model), strconv.Quote(c.Operation))
+	return fmt.Sprintf("provider=%s,model=%s,operation=%s", quote(c.Provider), quote(c.Model), quote(c.Operation))
 }
 
 // Calls counts the calls of one series. The cached tokens are some of the input's, the reasoning tokens some of the output's.
@@ -71,37 +71,53 @@ func (s *Set) Calls(c Call) *Calls {
 
 // Failures counts failed requests by their code. code is one of package routing's.
 func (s *Set) Failures(code string) *metrics.Counter {
-	return s.set.GetOrCreateCounter(`remora_failures_total{code=` + strconv.Quote(code) + `}`)
+	return s.set.GetOrCreateCounter(`remora_failures_total{code=` + quote(code) + `}`)
 }
 
 // Retries counts attempts that followed a failed one, by the failed one's provider and code.
 func (s *Set) Retries(provider, code string) *metrics.Counter {
-	return s.set.GetOrCreateCounter(`remora_retries_total{provider=` + strconv.Quote(provider) + `,code=` + strconv.Quote(code) + `}`)
+	return s.set.GetOrCreateCounter(`remora_retries_total{provider=` + quote(provider) + `,code=` + quote(code) + `}`)
 }
 
 // RetriesWithheld counts attempts that were not made because the retry budget was spent.
 func (s *Set) RetriesWithheld(provider string) *metrics.Counter {
-	return s.set.GetOrCreateCounter(`remora_retries_withheld_total{provider=` + strconv.Quote(provider) + `}`)
+	return s.set.GetOrCreateCounter(`remora_retries_withheld_total{provider=` + quote(provider) + `}`)
 }
 
 // Ejections counts how often a provider was left alone for a while.
 func (s *Set) Ejections(provider string) *metrics.Counter {
-	return s.set.GetOrCreateCounter(`remora_ejections_total{provider=` + strconv.Quote(provider) + `}`)
+	return s.set.GetOrCreateCounter(`remora_ejections_total{provider=` + quote(provider) + `}`)
 }
 
 // MirrorsDropped counts calls that were not copied for a mirror that they were to be copied for, since their bodies are too long, or too
 // many copies were under way.
 func (s *Set) MirrorsDropped(target string) *metrics.Counter {
-	return s.set.GetOrCreateCounter(`remora_mirrors_dropped_total{target=` + strconv.Quote(target) + `}`)
+	return s.set.GetOrCreateCounter(`remora_mirrors_dropped_total{target=` + quote(target) + `}`)
 }
 
 // Gauge shows what value gives when it is asked. The name has no labels; a second gauge of that name panics.
 func (s *Set) Gauge(name string, value func() float64) { s.set.NewGauge(name, value) }
 
-// Write writes all of it in Prometheus' text form, and what the process needs: goroutines, memory, files, CPU, under
-// the names that Prometheus' own clients give them.
-func (s *Set) Write(w io.Writer) {
-	s.set.WritePrometheus(w)
-	metrics.WriteProcessMetrics(w)
-	metrics.WriteFDMetrics(w)
+// Spliced counts the connections that are none of Remora's business and are passed on as they are.
+type Spliced struct {
+	Connections, Sent, Received *metrics.Counter // Sent and Received are bytes, as the app sees it
+}
+
+// Spliced gives those counters.
+func (s *Set) Spliced() *Spliced {
+	return &Spliced{
+		Connections: s.set.GetOrCreateCounter("remora_spliced_connections_total"),
+		Sent:        s.set.GetOrCreateCounter(`remora_spliced_bytes_total{direction="sent"}`),
+		Received:    s.set.GetOrCreateCounter(`remora_spliced_bytes_total{direction="received"}`),
+	}
+}
+
+// SpansSent counts spans that a collector took.
+func (s *Set) SpansSent() *metrics.Counter {
+	return s.set.GetOrCreateCounter("remora_spans_sent_total")
+}
+
+// SpansDropped counts spans that no collector got; reason is one of a closed list.
+func (s *Set) SpansDropped(reason string) *metrics.Counter {
+	return s.set.GetOrCreateCounter("remora_spans_dropped_total{reason=" + quote(reason) + "}")
 }

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"strconv"
 	"sync"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -20,7 +19,7 @@ type Servers struct {
 
 // Servers gives the series of servers; name is the same for the same ones.
 func (s *Set) Servers(name string) *Servers {
-	label := "{servers=" + strconv.Quote(name) + "}"
+	label := "{servers=" + quote(name) + "}"
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if known := s.servers[name]; known != nil {

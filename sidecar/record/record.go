@@ -3,6 +3,7 @@
 package record
 
 import (
+	"strings"
 	"time"
 
 	"remora.dev/remora/sidecar/routing"
@@ -57,6 +58,18 @@ type Record struct {
 	Parent  trace.SpanID  // of the app; zero: the trace begins here
 	Shadow  bool          // it is a copy for a mirror, whose answer nobody got
 	Capture *Capture      // nil: none was asked for
+}
+
+// RuleText is the rule as people find it, in metrics, log and traces: NAMESPACE/NAME of its owner with the rule's name or place, such as
+// demo/chat/subscribers or demo/chat#2; empty: no rule matched.
+func RuleText(owner routing.Ref, rule string) string {
+	switch {
+	case owner.Namespace == "" && owner.Name == "":
+		return rule
+	case rule == "", strings.HasPrefix(rule, "#"):
+		return owner.Path() + rule
+	}
+	return owner.Path() + "/" + rule
 }
 
 // Usage is the tokens that a request took. Cached are some of Input, Reasoned some of Output.
