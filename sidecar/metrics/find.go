@@ -65,7 +65,9 @@ func (c *calls) findSlowly(r *record.Record, k labels) *series {
 func (c *calls) partsOf(m perModel) *parts {
 	p := c.parts[m]
 	if p == nil {
-		p = &parts{text: m.text()}
+		if p = (&parts{}); m.provider != (routing.Ref{}) {
+			p.text = m.text()
+		}
 		c.parts[m] = p
 	}
 	p.users++
@@ -76,10 +78,7 @@ func (c *calls) partsOf(m perModel) *parts {
 func (c *calls) addDuration(of *series, err string) *histogram {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []duration
-	if known := of.durations.Load(); known != nil {
-		all = *known
-	}
+	all := of.ended()
 	if len(all) > 0 && c.sets >= maxSets && err != "" && of.labels != beyond {
 		err = other
 	}

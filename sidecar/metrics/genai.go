@@ -122,11 +122,10 @@ func (of *series) times(c *calls, r *record.Record) {
 }
 
 func (of *series) duration(c *calls, err string) *histogram {
-	if all := of.durations.Load(); all != nil {
-		for i := range *all {
-			if d := &(*all)[i]; d.err == err {
-				return d.histogram
-			}
+	all := of.ended()
+	for i := range all {
+		if all[i].err == err {
+			return all[i].histogram
 		}
 	}
 	return c.addDuration(of, err)

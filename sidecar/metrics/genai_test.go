@@ -119,7 +119,9 @@ func TestACopyForAMirrorTakesTokensAndNobodysTime(t *testing.T) {
 	has(t, s, "asm_llm_proxy_prompt_tokens", "gen_ai_client_token_usage_count", "remora_cost_total", "remora_added_seconds_count 0\n", "no gen_ai_client_operation")
 }
 
-func series1(s *Set) int { return strings.Count(shown(s), "\ngen_ai_client_operation_duration_seconds_count") }
+func series1(s *Set) int {
+	return strings.Count(shown(s), "\ngen_ai_client_operation_duration_seconds_count")
+}
 
 func TestInventedModelsChangeOneCounter(t *testing.T) {
 	s := New()

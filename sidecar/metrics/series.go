@@ -77,6 +77,14 @@ type duration struct {
 	*histogram
 }
 
+// ended gives what there is of durations.
+func (of *series) ended() []duration {
+	if all := of.durations.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
 // precisions and directions are the values of labels, as series.usage has them.
 var (
 	precisions = [...]string{"exact", "estimated"}
@@ -85,7 +93,7 @@ var (
 
 // parts are tokens that are counted as input or output already. There is one for a model of a provider, whatever rule led there.
 type parts struct {
-	text             string
+	text             string // empty: there is no provider, and so no tokens
 	cached, reasoned atomic.Int64
 	users            int // label sets
 }

@@ -82,9 +82,7 @@ func (c *calls) retired() func(routing.Ref) bool {
 func (c *calls) forget(k labels, of *series) {
 	delete(c.all, k)
 	c.sets--
-	if all := of.durations.Load(); all != nil {
-		c.sets -= max(len(*all)-1, 0)
-	}
+	c.sets -= max(len(of.ended())-1, 0)
 	c.asked.leave(k.request)
 	if k.response != k.request {
 		c.told.leave(k.response)

@@ -117,87 +117,81 @@ func (c *calls) append(t *text) {
 	sets := c.sets
 	c.mu.RUnlock()
 
-	// A family has to be in one piece. One without a line is left out.
-	each := func(name string, write func(*series)) {
-		began := len(t.b)
-		t.begin(name)
-		head := len(t.b)
+	t.write("gen_ai_client_token_usage", func() {
 		for _, one := range of {
-			write(one)
-		}
-		if len(t.b) == head {
-			t.b = t.b[:began]
-		}
-	}
-	each("gen_ai_client_token_usage", func(one *series) {
-		for p, precision := range precisions {
-			for d, direction := range directions {
-				if h := one.usage[p][d].at.Load(); h != nil {
-					t.histogram(h, with(one.text, `gen_ai_token_type="`+direction+`",precision="`+precision+`"`))
+			for p, precision := range precisions {
+				for d, direction := range directions {
+					t.lazy(&one.usage[p][d], with(one.text, `gen_ai_token_type="`+direction+`",precision="`+precision+`"`))
 				}
 			}
 		}
 	})
-	each("gen_ai_client_operation_duration_seconds", func(one *series) {
-		all := one.durations.Load()
-		if all == nil {
-			return
-		}
-		for _, d := range *all {
-			labels := one.text
-			if d.err != "" {
-				labels = with(labels, `error_type="`+d.err+`"`)
+	t.write("gen_ai_client_operation_duration_seconds", func() {
+		for _, one := range of {
+			for _, d := range one.ended() {
+				if d.err == "" {
+					t.histogram(d.histogram, one.text)
+				} else {
+					t.histogram(d.histogram, with(one.text, `error_type="`+d.err+`"`))
+				}
 			}
-			t.histogram(d.histogram, labels)
 		}
 	})
-	each("gen_ai_client_operation_time_to_first_chunk_seconds", func(one *series) { t.lazy(&one.firstChunk, one.text) })
-	each("gen_ai_client_operation_time_per_output_chunk_seconds", func(one *series) { t.lazy(&one.perChunk, one.text) })
-	t.begin("remora_added_seconds")
-	t.histogram(c.added, "")
-	t.begin("remora_aborted_streams_total")
-	for i, p := range parties {
-		t.whole(labelsOf("by", string(p)), c.aborted[i].Load())
-	}
-	t.begin("remora_label_sets")
-	t.whole("", int64(sets))
-	if len(parts) > 0 {
-		t.begin("remora_model_token_parts_total")
-		for _, p := range parts {
-			t.whole(with(p.text, `type="cached"`), p.cached.Load())
-			t.whole(with(p.text, `type="reasoning"`), p.reasoned.Load())
+	t.write("gen_ai_client_operation_time_to_first_chunk_seconds", func() {
+		for _, one := range of {
+			t.lazy(&one.firstChunk, one.text)
 		}
-	}
-	if len(costs) > 0 {
-		t.begin("remora_cost_total")
+	})
+	t.write("gen_ai_client_operation_time_per_output_chunk_seconds", func() {
+		for _, one := range of {
+			t.lazy(&one.perChunk, one.text)
+		}
+	})
+	t.write("remora_model_token_parts_total", func() {
+		for _, p := range parts {
+			if p.text != "" {
+				t.whole(p.text+`,type="cached"`, p.cached.Load())
+				t.whole(p.text+`,type="reasoning"`, p.reasoned.Load())
+			}
+		}
+	})
+	t.write("remora_cost_total", func() {
 		for _, p := range costs {
 			t.line("", p.text, p.sum.load())
 		}
-	}
-	if len(asms) > 0 {
-		t.begin("asm_llm_proxy_prompt_tokens")
+	})
+	t.write("asm_llm_proxy_prompt_tokens", func() {
 		for _, a := range asms {
 			t.whole(a.text, a.prompt.Load())
 		}
-		t.begin("asm_llm_proxy_completion_tokens")
+	})
+	t.write("asm_llm_proxy_completion_tokens", func() {
 		for _, a := range asms {
 			t.whole(a.text, a.completion.Load())
 		}
-	}
-	if len(fallbacks) > 0 {
-		t.begin("remora_fallbacks_total")
+	})
+	t.write("remora_fallbacks_total", func() {
 		for _, f := range fallbacks {
 			t.whole(f.text, f.n.Load())
 		}
-	}
+	})
+	t.write("remora_aborted_streams_total", func() {
+		for i, p := range parties {
+			t.whole(labelsOf("by", string(p)), c.aborted[i].Load())
+		}
+	})
+	t.write("remora_added_seconds", func() { t.histogram(c.added, "") })
+	t.write("remora_label_sets", func() { t.whole("", int64(sets)) })
 }
 
-// with adds labels to those that there are.
-func with(labels, more string) string {
-	if labels == "" {
-		return more
+// write writes a family: its lines have to be together. One without a line is left out.
+func (t *text) write(name string, lines func()) {
+	began := len(t.b)
+	t.begin(name)
+	head := len(t.b)
+	if lines(); len(t.b) == head {
+		t.b = t.b[:began]
 	}
-	return labels + "," + more
 }
 
 func (t *text) lazy(l *lazy, labels string) {
@@ -212,4 +206,12 @@ func valuesOf[K comparable, V any](m map[K]V) []V {
 		all = append(all, v)
 	}
 	return all
+}
+
+// with adds labels to those that there are.
+func with(labels, more string) string {
+	if labels == "" {
+		return more
+	}
+	return labels + "," + more
 }
