@@ -49,7 +49,7 @@ func New(store *snapshot.Store, counted *metrics.Set) *Server {
 		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
 	})
 	s.admin = server(map[string]func(*fasthttp.RequestCtx){
-		"/": index, "/config": s.config, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
+		"/": index, "/config": s.config, "/explain": s.explain, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
 	})
 	return s
 }
@@ -146,7 +146,8 @@ func (s *Server) counted(c *fasthttp.RequestCtx) {
 }
 
 func index(c *fasthttp.RequestCtx) {
-	say(c, fasthttp.StatusOK, "%s", "/config   the configuration that runs, and what is wrong with it; without keys\n"+
+	say(c, fasthttp.StatusOK, "%s", "/config   the configuration that runs, and what is wrong with it; without keys; ?format=json for programs\n"+
+		"/explain  where a request would go, and why: ?host=HOST&method=POST&path=PATH&model=MODEL&header=NAME:VALUE&port=PORT-OF-A-GATEWAY\n"+
 		"/metrics  what is counted, for Prometheus\n"+
 		"/livez    200 while the process serves\n"+
 		"/readyz   200 once a configuration has been read, until shutdown\n"+
@@ -154,6 +155,15 @@ func index(c *fasthttp.RequestCtx) {
 }
 
 func (s *Server) config(c *fasthttp.RequestCtx) {
+	switch format := string(c.QueryArgs().Peek("format")); format {
+	case "", "text":
+	case "json":
+		s.configJSON(c)
+		return
+	default:
+		say(c, fasthttp.StatusBadRequest, "format: %q is not known: use json or text", format)
+		return
+	}
 	current := s.store.Load()
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# generation %s\n", current.Table.Generation())

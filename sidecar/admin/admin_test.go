@@ -3,6 +3,7 @@ package admin
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -189,5 +190,63 @@ func TestTheFirstConfigurationAnswersWhoWaitsForIt(t *testing.T) {
 	store.Publish(&snapshot.Snapshot{Table: table, Ready: true})
 	if a := <-got; a.status != http.StatusOK || !strings.HasPrefix(a.body, "ok") {
 		t.Errorf("/startupz answers %d %s", a.status, a.body)
+	}
+}
+
+func TestARequestIsExplainedAndBadQuestionsAreRefusedByTheParameter(t *testing.T) {
+	_, store, ask := serve(t)
+	publish(t, store)
+	status, header, body := ask("admin", "GET", "/explain?host=qwen.example&path=/v1/embeddings&model=m&header=user-type:subscriber&header=user-type:%20guest")
+	var e routing.Explanation
+	if err := json.Unmarshal([]byte(body), &e); err != nil || status != 200 || header.Get("Content-Type") != "application/json" {
+		t.Fatalf("%d %v %v\n%s", status, header, err, body)
+	}
+	if e.Rule == nil || e.Rule.Owner != "LLMProvider default/qwen" || e.Operation != "embeddings" || len(e.Backends) != 1 || e.Backends[0].Key != "inline" ||
+		e.Backends[0].Model != "m" || e.Backends[0].URL != "https://qwen.example:443/v1/embeddings" || strings.Contains(body, "sk-very-secret") {
+		t.Errorf("%s", body)
+	}
+	f := func(query, want string) {
+		t.Helper()
+		if status, _, body := ask("admin", "GET", "/explain"+query); status != 400 || !strings.HasPrefix(body, want+": ") || strings.Count(body, "\n") != 1 {
+			t.Errorf("%s: %d %q, want %s", query, status, body, want)
+		}
+	}
+	f("", "host")
+	f("?host=", "host")
+	f("?host=http://qwen.example/", "host")
+	f("?host=a&host=b", "host")
+	f("?host=a%0ab", "host")
+	f("?host=a&method=P%20T", "method")
+	f("?host=a&path=v1", "path")
+	f("?host=a&header=user-type", "header")
+	f("?host=a&header=:x", "header")
+	f("?host=a&header=a%20b:x", "header")
+	f("?host=a&header=a:x%0d%0ay", "header")
+	f("?host=a&model=x%00", "model")
+	f("?host=a&port=0", "port")
+	f("?host=a&port=70000", "port")
+	f("?host=a&labels=app", "labels")
+	f("?host=a&a%0ab=c", `"a\nb"`)
+	for _, path := range []string{"/explain?host=a"} {
+		if status, _, _ := ask("health", "GET", path); status != 404 {
+			t.Errorf("the health address answers %s with %d", path, status)
+		}
+	}
+}
+
+func TestTheConfigurationIsThereForPrograms(t *testing.T) {
+	_, store, ask := serve(t)
+	table := publish(t, store)
+	status, _, body := ask("admin", "GET", "/config?format=json")
+	var c configuration
+	if err := json.Unmarshal([]byte(body), &c); err != nil || status != 200 {
+		t.Fatalf("%d %v\n%s", status, err, body)
+	}
+	if !c.Ready || c.Generation != table.Generation() || len(c.Problems) == 0 || c.Problems[0].Code != routing.InlineKey || len(c.Hosts) != 1 ||
+		c.Hosts[0].Names[0] != "qwen.example" || c.Hosts[0].Rules[0].Backends[0].Model != "turbo" || strings.Contains(body, "sk-very-secret") {
+		t.Errorf("%s", body)
+	}
+	if status, _, body := ask("admin", "GET", "/config?format=xml"); status != 400 || !strings.HasPrefix(body, "format: ") {
+		t.Errorf("%d %q", status, body)
 	}
 }

@@ -81,7 +81,7 @@ func (c *call) redirect(r *routing.Redirect) {
 	case r.Path != "":
 		to = c.appendTarget(to, []byte(r.Path))
 	case r.HasPrefix:
-		to = c.appendTarget(to, c.inPlace(r.Prefix))
+		to = c.appendTarget(to, c.rule.InPlace(r.Prefix, c.path))
 	default:
 		to = c.appendTarget(to, c.path)
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"errors"
 	"net"
 	"time"
@@ -83,15 +82,8 @@ func (c *call) overdue() *failure {
 	return fail(routing.DeadlineExceeded, "no answer within the %s that the rule allows: raise timeouts.request, or ask for less", c.rule.Timeouts.Request)
 }
 
-// upstreamPath is the path at the current target; the app's own where the table has none for it.
-func (c *call) upstreamPath() string {
-	if c.operation != nil {
-		if path, ok := c.target.PathFor(c.operation, c.model); ok {
-			return path
-		}
-	}
-	return cmp.Or(string(c.rewritten()), "/")
-}
+// upstreamPath is the path at the current target.
+func (c *call) upstreamPath() string { return c.rule.PathAt(c.target, c.operation, c.model, c.path) }
 
 // try makes one attempt with the current target. Without a failure, the answer is on its way.
 func (c *call) try() (*failure, retryReason) {

@@ -97,22 +97,12 @@ func (c *call) others() bool {
 
 // refuseOperation keeps everything but inference away from a provider that a key is sent to.
 func (c *call) refuseOperation(otherwise *routing.Operation) *failure {
-	switch {
-	case c.able(c.target):
+	if c.able(c.target) {
 		return nil
-	case c.operation != nil:
-		return fail(routing.OperationNotFound, "where %s has %s is not known, since its spec.path does not end in /chat/completions", c.target.Provider, c.operation.Suffix)
-	case otherwise != nil:
-		return fail(routing.MethodNotAllowed, "%s %s is not an inference operation, and only those go to a provider with a key: use %s", c.ctx.Method(), c.path, otherwise.Method)
 	}
-	return fail(routing.OperationNotFound, "%s is not an inference operation, and only those go to a provider with a key: call / or /v1/chat/completions, for example", c.path)
+	r := c.target.RefusalOf(c.operation, otherwise, c.ctx.Method(), c.path)
+	return fail(r.Code, "%s", r.Message)
 }
 
 // able tells whether a request may go to a target.
-func (c *call) able(t *routing.Target) bool {
-	if c.operation == nil || !t.Keyed() {
-		return !t.Keyed()
-	}
-	_, ok := t.PathFor(c.operation, c.model)
-	return ok
-}
+func (c *call) able(t *routing.Target) bool { return t.Takes(c.operation, c.model) }

@@ -155,8 +155,9 @@ func (c *compiler) routeHost(o *object, w *where) *Host {
 	for i := range o.route.Spec.Rules {
 		r := &o.route.Spec.Rules[i]
 		matches, never := matchesOf(r.Matches, o.object.Namespace, w)
-		if never {
-			continue // not for this workload
+		if never { // not for this workload
+			h.never = append(h.never, leftOut{len(h.Rules), PassedOver{Owner: o.object.String(), Name: r.Name, Number: i + 1, Why: w.whyNever(r.Matches, o.object.Namespace)}})
+			continue
 		}
 		rule := &Rule{Name: r.Name, Owner: o.object, number: i + 1, matches: matches, Matched: len("/"), Timeouts: timeoutsOf(r.Timeouts), Retries: retriesOf(r.Retries), MaxBody: maxBodyOf(r.Limits)}
 		rule.Levels = c.levels(o, r, &known)

@@ -28,6 +28,30 @@ func (t *Table) write(b *bytes.Buffer) {
 	if t.trusted.count > 0 {
 		fmt.Fprintf(b, "trusted-ca: %d of the installation's own, beside the system's, where there is no own-ca\n", t.trusted.count)
 	}
+	for _, h := range t.named() {
+		if h.host == t.rest {
+			fmt.Fprintf(b, "every other host\n")
+		} else {
+			fmt.Fprintf(b, "host %s\n", strings.Join(h.names, " "))
+		}
+		h.host.write(b)
+	}
+	for _, l := range t.listeners {
+		l.write(b)
+	}
+}
+
+// everyOther is the name of the host that stands for every other.
+const everyOther = "*"
+
+// namedHost is a host with the names that it has, its own first.
+type namedHost struct {
+	names []string
+	host  *Host
+}
+
+// named gives the hosts of a sidecar in order.
+func (t *Table) named() (all []namedHost) {
 	names := map[*Host][]string{}
 	for name, h := range t.hosts {
 		names[h] = append(names[h], name)
@@ -37,33 +61,25 @@ func (t *Table) write(b *bytes.Buffer) {
 			names[h] = append(names[h], name)
 		}
 	}
-	hosts := slices.Collect(maps.Keys(names))
-	for h, all := range names {
-		slices.Sort(all)
-		if i := slices.Index(all, h.Name); i > 0 { // its own name first
-			copy(all[1:i+1], all[:i])
-			all[0] = h.Name
+	for h, of := range names {
+		slices.Sort(of)
+		if i := slices.Index(of, h.Name); i > 0 {
+			copy(of[1:i+1], of[:i])
+			of[0] = h.Name
 		}
+		all = append(all, namedHost{of, h})
 	}
 	// Hosts of two namespaces may have one name of their own, but have no name in common.
-	slices.SortFunc(hosts, func(x, y *Host) int {
-		return cmp.Or(strings.Compare(x.Name, y.Name), slices.Compare(names[x], names[y]))
+	slices.SortFunc(all, func(x, y namedHost) int {
+		return cmp.Or(strings.Compare(x.host.Name, y.host.Name), slices.Compare(x.names, y.names))
 	})
-	for _, h := range hosts {
-		fmt.Fprintf(b, "host %s\n", strings.Join(names[h], " "))
-		h.write(b)
-	}
 	for _, w := range t.wildcards {
-		fmt.Fprintf(b, "host %s\n", w.host.Name)
-		w.host.write(b)
+		all = append(all, namedHost{[]string{w.host.Name}, w.host})
 	}
 	if t.rest != nil && !t.incomplete {
-		fmt.Fprintf(b, "every other host\n")
-		t.rest.write(b)
+		all = append(all, namedHost{[]string{everyOther}, t.rest})
 	}
-	for _, l := range t.listeners {
-		l.write(b)
-	}
+	return all
 }
 
 func (h *Host) write(b *bytes.Buffer) {
@@ -104,7 +120,12 @@ func limit(d time.Duration) string {
 
 // String gives the number of attempts and the reasons for them.
 func (r Retries) String() string {
-	out := fmt.Sprintf("attempts=%d", r.Attempts)
+	return strings.Join(append([]string{fmt.Sprintf("attempts=%d", r.Attempts)}, r.reasons()...), " ")
+}
+
+// reasons are what another attempt follows on.
+func (r Retries) reasons() []string {
+	out := []string{}
 	for _, c := range []struct {
 		on   bool
 		name string
@@ -113,7 +134,7 @@ func (r Retries) String() string {
 		{r.GatewayError, "gateway-error"}, {r.ServerError, "5xx"}, {r.FirstToken, "first-token"},
 	} {
 		if c.on {
-			out += " " + c.name
+			out = append(out, c.name)
 		}
 	}
 	return out

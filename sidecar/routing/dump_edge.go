@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -33,7 +31,7 @@ func (l *Listener) write(b *bytes.Buffer) {
 			}
 		}
 		b.WriteByte('\n')
-		for _, name := range slices.Sorted(maps.Keys(s.sni.all())) {
+		for _, name := range s.sni.names() {
 			r := s.sni.at(name)
 			fmt.Fprintf(b, "sni %s\n  rule %s of %s\n", name, cmp.Or(r.Name, "-"), r.Owner)
 			for j := range r.Levels {
@@ -43,7 +41,7 @@ func (l *Listener) write(b *bytes.Buffer) {
 		if !l.TLS && i < len(l.Servers)-1 {
 			continue // they share their hosts
 		}
-		for _, name := range slices.Sorted(maps.Keys(s.hosts.all())) {
+		for _, name := range s.hosts.names() {
 			h := s.hosts.at(name)
 			fmt.Fprintf(b, "host %s%s\n", name, map[bool]string{true: " plain"}[h.Plain])
 			h.write(b)

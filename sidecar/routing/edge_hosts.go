@@ -3,6 +3,7 @@ package routing
 import (
 	"bytes"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -71,6 +72,9 @@ func (t *hostTable[T]) all() map[string]T {
 	}
 	return out
 }
+
+// names gives the hosts as they were put, sorted.
+func (t *hostTable[T]) names() []string { return slices.Sorted(maps.Keys(t.all())) }
 
 // put gives a host to its first taker, and tells whether that is the one given.
 func (t *hostTable[T]) put(host string, v T) bool {

@@ -79,49 +79,83 @@ type Request interface {
 // Match finds the first rule that matches; nil if there is none.
 func (h *Host) Match(r Request, model []byte) *Rule {
 	for _, rule := range h.Rules {
-		if len(rule.matches) == 0 {
+		if _, takes := rule.takes(r, model); takes {
 			return rule
-		}
-		for i := range rule.matches {
-			if rule.matches[i].holds(r, model) {
-				return rule
-			}
 		}
 	}
 	return nil
 }
 
-func (m *match) holds(r Request, model []byte) bool {
-	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
-		return false
+// takes tells whether a rule takes a request, and by which of its matches; -1: it has none, and takes all.
+func (r *Rule) takes(q Request, model []byte) (by int, takes bool) {
+	for i := range r.matches {
+		if r.matches[i].unmet(q, model).of == nothing {
+			return i, true
+		}
 	}
-	if m.uri != nil && !m.uri.matches(r.Path()) || m.method != nil && !m.method.matches(r.Method()) || m.authority != nil && !m.callsFor(r.Authority()) {
-		return false
+	return -1, len(r.matches) == 0
+}
+
+// unmet is a condition of a match that does not hold.
+type unmet struct {
+	of    aspect
+	name  string       // of a header or parameter
+	value *stringMatch // what is wanted of it
+}
+
+// aspect is what of a request a condition looks at.
+type aspect uint8
+
+const (
+	nothing aspect = iota
+	ofModel
+	ofPath
+	ofMethod
+	ofAuthority
+	ofHeader
+	ofNoHeader // that is not to be as it says
+	ofParameter
+)
+
+// unmet finds the first condition that does not hold: of nothing where all do. The same conditions, in the same order, are put into words by
+// explain.
+func (m *match) unmet(r Request, model []byte) unmet {
+	if m.model != nil && (len(model) == 0 && m.model.kind == "" || !m.model.matches(model)) {
+		return unmet{ofModel, "", m.model}
+	}
+	if m.uri != nil && !m.uri.matches(r.Path()) {
+		return unmet{ofPath, "", m.uri}
+	}
+	if m.method != nil && !m.method.matches(r.Method()) {
+		return unmet{ofMethod, "", m.method}
+	}
+	if m.authority != nil && !m.callsFor(r.Authority()) {
+		return unmet{ofAuthority, "", m.authority}
 	}
 	for i := range m.headers {
 		h := &m.headers[i]
 		if value, present := r.Header(h.name); !present || !h.value.matches(value) {
-			return false
+			return unmet{ofHeader, h.name, &h.value}
 		}
 	}
 	for i := range m.without {
 		h := &m.without[i]
 		if value, present := r.Header(h.name); present && h.value.matches(value) {
-			return false
+			return unmet{ofNoHeader, h.name, &h.value}
 		}
 	}
 	for i := range m.query {
 		q := &m.query[i]
 		if value, present := r.QueryParameter(q.name); !present || !q.value.matches(value) {
-			return false
+			return unmet{ofParameter, q.name, &q.value}
 		}
 	}
 	for _, more := range m.and {
-		if !more.holds(r, model) {
-			return false
+		if u := more.unmet(r, model); u.of != nothing {
+			return u
 		}
 	}
-	return true
+	return unmet{}
 }
 
 // callsFor compares the authority as it is written, or without its port and in lower case.

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -119,6 +120,27 @@ func (h *Host) Operation(path []byte) (o *Operation, model string) {
 		break
 	}
 	return nil, ""
+}
+
+// Takes tells whether an operation may be asked of a target: of one that a key is sent to, nothing but inference. model is what
+// Host.Operation gave.
+func (t *Target) Takes(o *Operation, model string) bool {
+	if o == nil || !t.Keyed() {
+		return !t.Keyed()
+	}
+	_, ok := t.PathFor(o, model)
+	return ok
+}
+
+// RefusalOf says why a target does not take a request. otherwise is what the path means with another method.
+func (t *Target) RefusalOf(o, otherwise *Operation, method, path []byte) *Refusal {
+	switch {
+	case o != nil:
+		return &Refusal{OperationNotFound, fmt.Sprintf("where %s has %s is not known, since its spec.path does not end in /chat/completions", t.Provider, o.Suffix)}
+	case otherwise != nil:
+		return &Refusal{MethodNotAllowed, fmt.Sprintf("%s %s is not an inference operation, and only those go to a provider with a key: use %s", method, path, otherwise.Method)}
+	}
+	return &Refusal{OperationNotFound, fmt.Sprintf("%s is not an inference operation, and only those go to a provider with a key: call / or /v1/chat/completions, for example", path)}
 }
 
 // modelName tells whether s, undecoded, is the name of a model and nothing that could lead elsewhere

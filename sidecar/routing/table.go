@@ -69,6 +69,13 @@ type Host struct {
 	// an operation, tokens are counted, if the body and the answer let them.
 	Plain bool
 	paths map[string]*Operation
+	never []leftOut // for Explain
+}
+
+// leftOut is a rule that takes no call of this workload.
+type leftOut struct {
+	before int // how many rules come before it
+	rule   PassedOver
 }
 
 // Refusal says why something cannot be served.
@@ -93,6 +100,9 @@ type Rule struct {
 	MaxBody  int64   // bytes of a request's body; more is refused
 	Action   *Action // nil: nothing but sending it to a backend
 }
+
+// Number is its place in the route, from 1; 0: it is the implicit one.
+func (r *Rule) Number() int { return r.number }
 
 // DefaultMaxBody is MaxBody where a rule has no limit of its own.
 const DefaultMaxBody = 64 << 20
