@@ -12,18 +12,19 @@ import (
 	"remora.dev/remora/test/stage"
 )
 
-// wrong is YAML of what is wrong in several ways, beside bound's that is right.
+// wrong is YAML of what is wrong in several ways, beside bound's that is right. Of Gateways that were made in the same second, the first
+// by name has what several claim: these come after sound.
 const wrong = `
 apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {name: conflict}
+metadata: {name: two-protocols}
 spec:
   selector: {istio: ingressgateway}
   servers: [{port: {number: 80, name: https, protocol: HTTPS}, hosts: [conflict.example.com], tls: {mode: SIMPLE, credentialName: e2e-broken}}]
 ---
 apiVersion: networking.istio.io/v1
 kind: Gateway
-metadata: {name: second}
+metadata: {name: twin}
 spec:
   selector: {istio: ingressgateway}
   servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [sound.example.com, faults.example.com]}]
@@ -50,7 +51,7 @@ kind: VirtualService
 metadata: {name: faults}
 spec:
   hosts: [faults.example.com]
-  gateways: [second]
+  gateways: [twin]
   http:
   - {match: [{uri: {prefix: /no-service}}], route: [{destination: {host: nowhere}}]}
   - {match: [{uri: {prefix: /no-server}}], route: [{destination: {host: deserted}}]}
@@ -73,8 +74,8 @@ func gatewayFaults(t *testing.T) {
 
 	apply(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: e2e-broken, namespace: %s}\nstringData: {tls.crt: no certificate, tls.key: no key}\n", v1beta1.GatewayName))
 	apply(t, wrong, "-n", in)
-	condition(t, in, "gateway", "conflict", "PortConflict")
-	condition(t, in, "gateway", "second", "HostConflict", host)
+	condition(t, in, "gateway", "two-protocols", "PortConflict")
+	condition(t, in, "gateway", "twin", "HostConflict", host)
 	condition(t, in, "gateway", "broken", "e2e-broken")
 	condition(t, in, "virtualservice", "faults", "nowhere", "corsPolicy")
 
