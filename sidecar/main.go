@@ -51,10 +51,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log, out := newLog(stderr, a.LogLevel)
 		defer out.close()
 		stderr = out
-		access := newOutput(stdout, accesslog.Missing)
+		form := accesslog.FormFor(stdout)
+		access := newOutput(stdout, accessPause, form.Missing)
 		defer access.close()
 		if err = harden(); err == nil {
-			err = serve(ctx, a, log, access)
+			err = serve(ctx, a, log, logs{diagnostics: out, access: access, form: form})
 		}
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -31,8 +30,14 @@ const (
 	closeTime = time.Second // for those that ask for health or configuration
 )
 
-// serve runs the proxy until ctx ends or a signal to stop comes. access takes the lines of the access log. A second signal ends the process at once.
-func serve(ctx context.Context, a launch.Args, log logr.Logger, access io.Writer) error {
+// logs is where lines go.
+type logs struct {
+	diagnostics, access *output
+	form                accesslog.Form // of access
+}
+
+// serve runs the proxy until ctx ends or a signal to stop comes. log writes to the diagnostics. A second signal ends the process at once.
+func serve(ctx context.Context, a launch.Args, log logr.Logger, lines logs) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // from the first signal on, the next has its usual effect
@@ -63,12 +68,14 @@ func serve(ctx context.Context, a launch.Args, log logr.Logger, access io.Writer
 	identity := launch.IdentityOf(os.Getenv)
 	showIdentity(counted, store, identity)
 	showConfiguration(counted, store)
+	counted.LogLinesDropped("access", lines.access.dropped)
+	counted.LogLinesDropped("diagnostics", lines.diagnostics.dropped)
 	followed, err := open(a, log.WithName("watch"), told{store, members}, counted)
 	if err != nil {
 		return err
 	}
 	spans := otlp.New(otlp.Options{Identity: identity, Version: version, Log: log.WithName("traces"), Metrics: counted})
-	watching := observers{counted, accesslog.New(access, identity), spans}
+	watching := observers{counted, accesslog.New(lines.access, lines.form, identity), spans}
 	options := proxy.Options{Store: store, Done: watching.done, Members: members, Log: log.WithName("proxy"), TrustedCAs: trusted, Egress: egress, Metrics: counted, RedirectedOnly: a.Mode == launch.ModeRedirect}
 	if options.Public, err = publicAddress(a); err != nil {
 		return err
