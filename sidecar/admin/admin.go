@@ -29,7 +29,7 @@ const (
 // Server answers on two addresses: for probes, and for people on this machine.
 type Server struct {
 	store    *snapshot.Store
-	metrics  *metrics.Set
+	metrics  scrapes
 	draining atomic.Bool
 	started  chan struct{} // closed by the first configuration
 	health   *fasthttp.Server
@@ -38,7 +38,7 @@ type Server struct {
 
 // New makes a server that tells of the store, and of what is counted.
 func New(store *snapshot.Store, counted *metrics.Set) *Server {
-	s := &Server{store: store, metrics: counted, started: make(chan struct{})}
+	s := &Server{store: store, metrics: scrapes{metrics: counted}, started: make(chan struct{})}
 	start := sync.OnceFunc(func() { close(s.started) })
 	store.OnChange(func(n *snapshot.Snapshot) {
 		if n.Ready {
@@ -46,10 +46,10 @@ func New(store *snapshot.Store, counted *metrics.Set) *Server {
 		}
 	})
 	s.health = server(map[string]func(*fasthttp.RequestCtx){
-		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
+		"/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.metrics.serve,
 	})
 	s.admin = server(map[string]func(*fasthttp.RequestCtx){
-		"/": index, "/config": s.config, "/explain": s.explain, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.counted,
+		"/": index, "/config": s.config, "/explain": s.explain, "/livez": s.livez, "/readyz": s.readyz, "/startupz": s.startupz, "/metrics": s.metrics.serve,
 	})
 	return s
 }
@@ -138,11 +138,6 @@ func outage(s *snapshot.Snapshot, mark string) string {
 		text += mark + "the configuration is the one that was saved at " + s.Outage.Saved.UTC().Format(time.RFC3339)
 	}
 	return text
-}
-
-func (s *Server) counted(c *fasthttp.RequestCtx) {
-	c.SetContentType("text/plain; version=0.0.4; charset=utf-8")
-	s.metrics.Write(c)
 }
 
 func index(c *fasthttp.RequestCtx) {

@@ -42,6 +42,7 @@ var families = [...]struct{ name, help string }{
 	{"remora_spliced_bytes_total", "Bytes on connections that were passed on as they are."},
 	{"remora_gateway_connections", "Connections of callers at the gateway."},
 	{"remora_gateway_ports", "Ports that the gateway listens on."},
+	{"remora_gateway_ports_missing", "Ports of Gateways that cannot be listened on."},
 	{"remora_servers", "Servers behind a name."},
 	{"remora_ejected_servers", "Servers that are left alone now."},
 	{"remora_server_calls", "Calls that are under way at servers."},
