@@ -61,7 +61,7 @@ func Start(o Options) (*Collector, error) {
 			addr = "127.0.0.1:0"
 		}
 		var err error
-		if l, err = net.Listen("tcp", addr); err != nil {
+		if l, err = (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr); err != nil {
 			return nil, err
 		}
 	}

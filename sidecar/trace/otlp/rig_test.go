@@ -115,14 +115,14 @@ func sampled() *record.Record {
 const spansOfSampled = 2
 
 // bubble runs f with a clock of its own, and an exporter that reaches the collector by a network in memory.
-func bubble(t *testing.T, f func(t *testing.T, r *rig, c *collector.Collector, n *network)) {
+func bubble(t *testing.T, f func(r *rig, c *collector.Collector, n *network)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
 		c := collecting(t, collector.Options{Listener: n})
 		r := newRig(t)
 		r.dial = n.dial
-		f(t, r, c, n)
+		f(r, c, n)
 	})
 }
 
@@ -191,4 +191,3 @@ func status(code int, header ...string) http.HandlerFunc {
 		w.WriteHeader(code)
 	}
 }
-

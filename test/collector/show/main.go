@@ -23,7 +23,7 @@ func main() {
 		os.Exit(1)
 	}
 	defer c.Close()
-	fmt.Println("traces.endpoint:", c.URL)
+	fmt.Fprintln(os.Stdout, "traces.endpoint:", c.URL)
 	for shown := 0; c.Await(ctx, func() bool { return len(c.Spans()) > shown }) == nil; {
 		spans := c.Spans()
 		collector.Write(os.Stdout, spans[shown:])
