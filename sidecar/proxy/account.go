@@ -9,6 +9,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/metrics"
+	"remora.dev/remora/sidecar/record"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/usage"
 )
@@ -113,7 +114,7 @@ func (c *call) countWhole(b []byte) []byte {
 	if _, ok := m.Report(); !ok {
 		input = c.estimateInput()
 	}
-	count(calls, &m, input, complete)
+	c.rec.counted(count(calls, &m, input, complete), &m, &c.mask)
 	return b
 }
 
@@ -134,7 +135,7 @@ func (s *stream) settle() {
 		how = complete
 		s.promise.learn(&s.trial, &s.meter)
 	}
-	count(s.calls, &s.meter, s.input, how)
+	s.rec.counted(count(s.calls, &s.meter, s.input, how), &s.meter, &s.mask)
 	s.counted = false
 }
 
@@ -146,27 +147,33 @@ const (
 	cutShort
 )
 
-// count enters what an answer took. Where the provider did not report it, or went on after its report and was cut, it is
+// count enters, and gives, what an answer took. Where the provider did not report it, or went on after its report and was cut, it is
 // estimated; input is the estimate of the request.
-func count(calls *metrics.Calls, m *usage.Meter, input int64, how end) {
+func count(calls *metrics.Calls, m *usage.Meter, input int64, how end) record.Usage {
 	r, reported := m.Report()
+	u := record.Usage{Input: r.Input, Output: r.Output, Cached: r.Cached, Reasoned: r.Reasoned, Reported: reported}
 	if reported {
-		calls.Input.AddInt64(r.Input)
-		calls.Output.AddInt64(r.Output)
-		calls.Cached.AddInt64(r.Cached)
-		calls.Reasoned.AddInt64(r.Reasoned)
+		calls.Input.AddInt64(u.Input)
+		calls.Output.AddInt64(u.Output)
+		calls.Cached.AddInt64(u.Cached)
+		calls.Reasoned.AddInt64(u.Reasoned)
 	}
 	text := m.Text()
 	switch {
 	case reported && (how == complete || text == 0):
-		return
+		return u
 	case how == complete:
+		u.Unreported = true
 		calls.Unreported.Inc()
 	default:
+		u.Estimated = true
 		calls.Estimated.Inc()
 	}
 	if !reported {
-		calls.EstimatedInput.AddInt64(input)
+		u.EstimatedInput = input
+		calls.EstimatedInput.AddInt64(u.EstimatedInput)
 	}
-	calls.EstimatedOutput.AddInt64(text)
+	u.EstimatedOutput = text
+	calls.EstimatedOutput.AddInt64(u.EstimatedOutput)
+	return u
 }

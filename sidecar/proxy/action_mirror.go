@@ -62,7 +62,9 @@ func (c *call) mirror(m *routing.Mirror) {
 	go func() {
 		defer p.mirrorings.end(size)
 		defer copied.lose()
-		if f := copied.attempt(nil); f != nil {
+		f := copied.attempt(nil)
+		copied.conclude(f)
+		if f != nil {
 			p.metrics.Failures(string(f.code)).Inc()
 			p.log.V(1).Info("mirrored call failed", copied.details(f)...)
 			return
@@ -92,6 +94,7 @@ func (c *call) copyFor(m *routing.Mirror) *call {
 	if n.operation != nil && n.operation.JSON && !n.plain {
 		n.document, _ = scan(n.body) // it has been read once already
 	}
+	n.beginShadow(c.rec)
 	return n
 }
 
@@ -101,6 +104,8 @@ func (c *call) lose() {
 		c.proxy.log.Error(fmt.Errorf("%v", v), "fault of the sidecar: please report it", "code", routing.InternalError, "stack", string(debug.Stack()))
 		c.client.depart()
 		c.proxy.ejections.abandon(&c.trial)
+		c.reclaim()
+		c.conclude(fail(routing.InternalError, "the sidecar failed at a copy"))
 	}
 	_ = c.ctx.Response.CloseBodyStream()
 }

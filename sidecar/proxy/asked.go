@@ -100,6 +100,7 @@ func (c *call) withoutAsking(conn *upConn) (*failure, retryReason) {
 	conn.leave(&c.ctx.Response.Header)
 	t := c.target
 	c.unasked = true
+	c.rec.failed(routing.UpstreamRefusal)
 	c.made-- // for the app it is the same attempt
 	f, reason := c.try()
 	c.unasked = false

@@ -32,6 +32,9 @@ func (c *call) attempt(otherwise *routing.Operation) *failure {
 		f, reason := c.enter(), retryReason{}
 		if f == nil {
 			f, reason = c.try()
+			if f != nil {
+				c.rec.failed(f.code)
+			}
 		}
 		if f == nil {
 			return nil
@@ -88,6 +91,7 @@ func (c *call) upstreamPath() string { return c.rule.PathAt(c.target, c.operatio
 // try makes one attempt with the current target. Without a failure, the answer is on its way.
 func (c *call) try() (*failure, retryReason) {
 	c.made++
+	c.rec.try(c)
 	t := c.target
 	retries := &c.rule.Retries
 	var body segments
@@ -102,6 +106,7 @@ func (c *call) try() (*failure, retryReason) {
 		target: t, operation: c.shown(), length: body.size,
 	}
 	c.prepare(&out)
+	out.trace, out.anew = c.rec.tracing()
 	if body.size == 0 && (c.ctx.IsGet() || c.ctx.IsHead()) {
 		out.length = -2
 	}
@@ -114,6 +119,7 @@ func (c *call) try() (*failure, retryReason) {
 	for fresh := c.once || c.operation != nil && (c.operation.Form || c.operation.Upgrade); ; fresh = true {
 		conn, f := pool.get(c.client, fresh, c.deadline, &t.Policy)
 		if f != nil {
+			c.rec.unconnected(f)
 			if f.code == routing.DeadlineExceeded {
 				c.trial.hurried = true // the queue had it
 			} else if f.code == routing.ConnectFailure && c.late() {
@@ -148,6 +154,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	var firstBy time.Time
 	conn.asked = time.Now()
+	c.rec.boarded(c, conn)
 	if limits.FirstToken > 0 {
 		firstBy = conn.asked.Add(limits.FirstToken)
 	}
@@ -167,7 +174,9 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 	}
 	c.sent = true
 	resp := &c.ctx.Response
-	if err := c.deliver(conn, body, &firstBy); err != nil {
+	err := c.deliver(conn, body, &firstBy)
+	c.rec.heard(c, err)
+	if err != nil {
 		return lost(err)
 	}
 	status := resp.StatusCode()
@@ -201,6 +210,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		// Nothing may reach the app yet: the next backend may be faster.
 		if err := s.awaitFirst(); err != nil {
 			f := s.failure(err)
+			c.rec.awaited()
 			_ = s.Close()
 			return f, retryReason{allowed: c.retries(f), same: true}, false
 		}
@@ -217,6 +227,7 @@ func (c *call) exchange(conn *upConn, body *segments) (f *failure, reason retryR
 		c.proxy.ejections.answered(&s.trial)
 	}
 	s.start(c)
+	s.rec = c.handOver()
 	return nil, retryReason{}, false
 }
 

@@ -36,6 +36,7 @@ type call struct {
 	share     share              // of the memory, for body
 	rest      io.Reader          // of the body, which is passed on as it arrives
 	upload    *upload            // while it is
+	rec       *recording         // nil: nobody wants to know, or it is no business of theirs
 	websocket bool               // the connection is to become one
 	document  document
 	head      []byte // of the request to the provider
@@ -124,6 +125,7 @@ func (c *call) serve() *failure {
 	if host == nil {
 		return c.foreign(absolute, s)
 	}
+	c.begin(host, c.ctx.Time())
 	if r := host.Refusal; r != nil {
 		return fail(r.Code, "%s", r.Message)
 	}
@@ -146,6 +148,7 @@ func (c *call) serveHost(host *routing.Host, in io.Reader) *failure {
 	}
 	c.once = c.rest != nil
 	model, f := c.askedModel()
+	c.rec.asked(c, model)
 	if f != nil {
 		return f
 	}

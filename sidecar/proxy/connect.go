@@ -54,6 +54,7 @@ func (c *call) tunnel(host string, port uint16, s *snapshot.Snapshot) *failure {
 		conn.discard()
 		return fail(routing.ShuttingDown, "the sidecar is ending: connect again")
 	}
+	c.proxy.spliced.Connections.Inc()
 	p := c.proxy // the call is over when the tunnel begins
 	p.redirects.dialled.add(conn.raw)
 	p.departures.forget(c.client) // a side may finish before the other does
@@ -62,6 +63,7 @@ func (c *call) tunnel(host string, port uint16, s *snapshot.Snapshot) *failure {
 		defer conn.discard()
 		defer r.end()
 		if len(early) > 0 {
+			p.spliced.Sent.Add(len(early))
 			if _, err := conn.raw.Write(early); err != nil {
 				r.setBroken()
 				return

@@ -100,7 +100,12 @@ func (d *departures) forget(c *clientConn) {
 }
 
 // closeAll ends every connection that is left.
-func (d *departures) closeAll() int { return d.closeWhere(func(*clientConn) bool { return true }) }
+func (d *departures) closeAll() int {
+	return d.closeWhere(func(c *clientConn) bool {
+		c.evicted.Store(true)
+		return true
+	})
+}
 
 // closeUnused ends the connections without a request: idle ones, and those on which less than a head has come.
 func (d *departures) closeUnused() int {
@@ -146,6 +151,7 @@ type clientConn struct {
 	peerUID   uint32
 	peerKnown bool
 
+	evicted atomic.Bool // the sidecar is ending
 	serving atomic.Bool // the head of a request has come, and it has not been answered
 
 	mu      sync.Mutex

@@ -35,7 +35,9 @@ func (d *door) pass(client *clientConn, rule *routing.Rule) {
 	defer p.redirects.release()
 	defer conn.discard()
 	defer r.end()
+	p.spliced.Connections.Inc()
 	heard := client.public.heard
+	p.spliced.Sent.Add(len(heard))
 	client.public.heard = nil
 	if _, err := conn.raw.Write(heard); err != nil {
 		r.setBroken()

@@ -25,6 +25,7 @@ func (c *call) atEdge() (*routing.Host, *failure) {
 	if _, f := c.parse(); f != nil {
 		return nil, f
 	}
+	c.begin(nil, c.ctx.Time())
 	if dotted(c.path) {
 		return nil, fail(routing.InvalidRequest, "the path has . or .. between slashes, which could lead elsewhere than it says: resolve them in the client")
 	}
@@ -39,8 +40,10 @@ func (c *call) atEdge() (*routing.Host, *failure) {
 	host := server.Host(c.authority)
 	switch {
 	case host != nil && host.Refusal != nil:
+		c.rec.isFor(host)
 		return nil, fail(host.Refusal.Code, "%s", host.Refusal.Message)
 	case host != nil:
+		c.rec.isFor(host)
 		return host, nil
 	case u.door.edge.current.Load().table.Incomplete():
 		return nil, unread()

@@ -10,6 +10,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"remora.dev/remora/sidecar/routing"
+	"remora.dev/remora/sidecar/trace"
 )
 
 // credential tells whether a header may carry the app's own credentials. They are removed where the
@@ -78,6 +79,8 @@ type outgoing struct {
 	edits     [2]*routing.HeaderEdit // of the rule, and of the backend; nil: none
 	via       *clientConn            // a gateway's client, of whom the backend is told; nil: it is not
 	asked     []byte                 // the authority that it called
+	trace     trace.Context          // what the provider is told of it; zero: what the app says
+	anew      bool                   // nothing of what the app says
 }
 
 // head appends the request line and the headers. False means that the app sent a header whose name is
@@ -118,6 +121,14 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 			if keyed {
 				continue // what is compressed cannot be searched for the key
 			}
+		case headerTraceparent:
+			if !o.trace.IsZero() {
+				continue
+			}
+		case headerTracestate:
+			if o.anew {
+				continue
+			}
 		case "Content-Type":
 			if counted && o.operation.JSON && bytes.HasPrefix(value, []byte("application/x-www-form-urlencoded")) {
 				continue // what curl -d says of any text
@@ -143,6 +154,9 @@ func (o *outgoing) head(dst []byte, from *fasthttp.RequestHeader) ([]byte, bool)
 	}
 	if o.via != nil {
 		dst = o.appendForwarded(dst, from)
+	}
+	if !o.trace.IsZero() && !o.replaces([]byte(headerTraceparent)) {
+		dst = append(o.trace.AppendHeader(append(dst, "Traceparent: "...)), "\r\n"...)
 	}
 	dst = o.appendEdits(dst)
 	if keyed {

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	formHead  = 1 << 20  // of a form, in which its model is looked for; what is longer is streamed
-	plainHead = 64 << 10 // of a body that nobody looks into: what is longer is streamed
-	keepBody  = 1 << 20  // the largest body buffer that is kept for another request
+	formHead   = 1 << 20  // of a form, in which its model is looked for; what is longer is streamed
+	plainHead  = 64 << 10 // of a body that nobody looks into: what is longer is streamed
+	prefetched = 8 << 10  // of a body, before the call begins
+	keepBody   = 1 << 20  // the largest body buffer that is kept for another request
 )
 
 // buffers are those of bodies that are too large to be kept with a call.
@@ -89,6 +90,11 @@ func (c *call) takeIn(in io.Reader, length int, most int64) *failure {
 		late = keepFromTrailers(&c.ctx.Request.Header)
 		defer late.drop()
 	}
+	if len(c.body) == 0 && (length < 0 || length > prefetched) { // it may have to be waited for
+		c.rec.own()
+		defer c.rec.idle()
+	}
+	defer c.rec.took(c)
 	m := c.proxy.memory
 	m.receive(&c.share, c.client)
 	defer m.arrived(&c.share)
@@ -103,7 +109,7 @@ func (c *call) takeIn(in io.Reader, length int, most int64) *failure {
 			}
 			m.receive(&c.share, c.client)
 		}
-		if len(c.body) > 8192 || length < 0 { // the first 8 KiB are here already
+		if len(c.body) > prefetched || length < 0 { // the first 8 KiB are here already
 			_ = c.client.SetReadDeadline(time.Now().Add(c.proxy.patience))
 		}
 		if c.share.evicted.Load() {

@@ -113,6 +113,7 @@ func (c *call) renewed() bool {
 func (c *call) withOtherKey(conn *upConn) (*failure, retryReason) {
 	c.client.attach(nil)
 	conn.leave(&c.ctx.Response.Header)
+	c.rec.failed(routing.KeyRefused)
 	c.made--
 	return c.try()
 }

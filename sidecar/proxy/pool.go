@@ -85,6 +85,7 @@ func newServerPool(e routing.Endpoint, all *upstreams, secured *tls.Config) *poo
 // fresh asks for a new one. The app's departure and the deadline end the wait and the dial.
 func (p *pool) get(client *clientConn, fresh bool, deadline time.Time, limits *routing.TrafficPolicy) (*upConn, *failure) {
 	now := time.Now()
+	var waited time.Duration
 	for {
 		c, w, full := p.claim(fresh, limits)
 		if full {
@@ -94,7 +95,9 @@ func (p *pool) get(client *clientConn, fresh bool, deadline time.Time, limits *r
 			if f := p.wait(client, w, deadline, limits); f != nil {
 				return nil, f
 			}
-			if c, now = w.conn, time.Now(); c != nil && !c.usable(now, limits) {
+			began := now
+			c, now = w.conn, time.Now()
+			if waited += now.Sub(began); c != nil && !c.usable(now, limits) {
 				_ = c.raw.Close()
 				c = nil // its place is left
 			}
@@ -103,7 +106,7 @@ func (p *pool) get(client *clientConn, fresh bool, deadline time.Time, limits *r
 			break
 		}
 		if w != nil || c.usable(now, limits) {
-			c.reused = true
+			c.reused, c.waited = true, waited
 			return c, nil
 		}
 		c.discard()
@@ -114,6 +117,7 @@ func (p *pool) get(client *clientConn, fresh bool, deadline time.Time, limits *r
 		return nil, f
 	}
 	c.adopt(limits)
+	c.waited = waited
 	return c, nil
 }
 

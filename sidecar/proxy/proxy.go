@@ -80,10 +80,15 @@ type Proxy struct {
 	memory     *memory       // of buffered bodies
 	patience   time.Duration // with a body, of which nothing comes: bodyTimeout
 	accounts   accounts
+	endpoints  addressBook
 	mirrorings mirrorings
 	refusals   refusals
 	callers    sparse // that were refused
 	draining   atomic.Bool
+	tell       func(*record.Record, *telemetry.Settings) // of each request; nil: nobody
+	inFlight   atomic.Int64                              // requests that will be told of
+	captured   atomic.Int64                              // bytes that captures may take
+	spliced    *metrics.Spliced
 	stop       chan struct{}
 
 	redirectedOnly bool
@@ -109,6 +114,7 @@ func New(o Options) (*Proxy, error) {
 		redirectedOnly: o.RedirectedOnly, ejections: newEjections(o.Log, o.Metrics), keys: newKeyring(o.Store, o.Log, o.Metrics),
 		budgets: retryBudgets{all: map[string]*retryBudget{}},
 	}
+	p.tell, p.spliced = o.Done, o.Metrics.Spliced()
 	p.upstreams = &upstreams{trusted: &authorities{base: o.TrustedCAs}, forbid: p.isOwn, egress: o.Egress, log: o.Log}
 	p.servers.proxy, p.servers.all = p, map[groupKey]*group{}
 	p.servers.follow(o.Members)
@@ -118,6 +124,7 @@ func New(o Options) (*Proxy, error) {
 	}
 	p.memory, p.patience = newMemory(o.Memory), bodyTimeout
 	o.Metrics.Gauge("remora_buffered_bytes", p.memory.inUse)
+	o.Metrics.Gauge("remora_requests_in_flight", func() float64 { return float64(p.inFlight.Load()) })
 	p.server = &fasthttp.Server{
 		Handler: p.handle, ErrorHandler: p.malformed, HeaderReceived: received, ConnState: connState, ExpectHandler: p.expect, Logger: quiet{},
 		ReadBufferSize: appHeadSize, ReadTimeout: headTimeout, IdleTimeout: appIdleTimeout,
@@ -248,6 +255,7 @@ func (p *Proxy) retire(s *snapshot.Snapshot) {
 	p.slots.retire(s.Table)
 	p.ejections.retire(s.Table)
 	p.budgets.retire(s.Table)
+	p.endpoints.forget()
 	if p.edge != nil {
 		p.edge.follow(s)
 	}
@@ -290,8 +298,10 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	c := newCall(p, ctx)
 	c.client.serving.Store(true)
 	defer p.survive(c)
-	if f := c.serve(); f != nil {
+	f := c.serve()
+	if f != nil {
 		p.refuse(c, f)
+		c.identify(ctx.Time())
 	}
 	if !c.read {
 		c.keepApart() // whatever the answer is
@@ -301,6 +311,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx) {
 	} else if c.closing || p.draining.Load() || c.client.public.ending() || nominated(connectionOf(&ctx.Request.Header), []byte("close")) {
 		ctx.SetConnectionClose()
 	}
+	c.conclude(f)
 	c.done()
 }
 
@@ -317,9 +328,12 @@ func (p *Proxy) survive(c *call) {
 	p.memory.arrived(&c.share)
 	p.memory.give(&c.share, c.share.size)
 	p.ejections.abandon(&c.trial)
+	c.reclaim()
 	c.ctx.Response.Reset()
-	fail(routing.InternalError, "the sidecar failed at this request: its log says where").write(&c.ctx.Response)
+	f := fail(routing.InternalError, "the sidecar failed at this request: its log says where")
+	f.write(&c.ctx.Response)
 	c.ctx.SetConnectionClose()
+	c.conclude(f)
 }
 
 // refuse answers with a failure and logs it.
@@ -397,6 +411,10 @@ func (p *Proxy) malformed(ctx *fasthttp.RequestCtx, err error) {
 	told.write(&ctx.Response)
 	p.metrics.Failures(string(f.code)).Inc()
 	p.log.V(1).Info("malformed request", "code", f.code)
+	c := newCall(p, ctx)
+	defer c.done()
+	c.identify(time.Now())
+	c.conclude(f)
 }
 
 // connState notes when a connection has answered its request.
@@ -439,5 +457,8 @@ func (p *Proxy) expect(ctx *fasthttp.RequestCtx) int {
 	c.client.lingering.Store(true)
 	p.metrics.Failures(string(f.code)).Inc()
 	p.log.Info("request refused", append([]any{"status", f.status()}, c.details(f)...)...)
+	c.operation, c.model = host.Operation(c.path)
+	c.begin(host, time.Now())
+	c.conclude(f)
 	return f.status()
 }

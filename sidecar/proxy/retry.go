@@ -73,6 +73,8 @@ func (c *call) pause(d time.Duration) *failure {
 	if d == 0 {
 		return nil
 	}
+	c.rec.own()
+	defer c.rec.idle()
 	w := make(waiting)
 	if !c.client.attach(w) {
 		return fail(routing.ClientGone, "the app has left")

@@ -47,6 +47,8 @@ type stream struct {
 	target   *routing.Target // nil: a host that no configuration names
 	key      *namedKey       // nil: the target has none
 	status   int
+	rec      *recording // nil: nobody wants to know
+	waited   bool       // for the provider, since something was passed on
 }
 
 var streams = sync.Pool{New: func() any { return new(stream) }}
@@ -66,6 +68,7 @@ func (c *call) newStream(conn *upConn, firstBy time.Time) *stream {
 			b, _ := conn.br.Peek(length) // it is buffered
 			b = c.countWhole(b)
 			c.mask.over(b)
+			c.rec.answered(b)
 			resp.SetBody(b)
 			_, _ = conn.br.Discard(length)
 		} else if calls := c.account(); calls != nil {
@@ -167,12 +170,16 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		if err == nil && !s.complete {
 			cut -= s.mask.open(s.out[:cut])
 		}
-		if s.complete {
+		s.passing(s.out[:cut])
+		if s.complete || s.events && s.meter.Said() {
 			s.settle() // before the app can know that it has the whole answer
+			s.over(cut)
 		}
 		if werr := emit(s.out[:cut]); werr != nil {
 			return written, werr
 		}
+		s.rec.idle() // it was the app's time
+		s.passedOn(cut)
 		s.passed(cut)
 		if err == nil {
 			continue
@@ -184,12 +191,15 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 		s.proxy.cut(s, f)
 		s.settle()
 		if !s.events || f.code == routing.ClientGone {
+			s.cutOff(f, 0)
 			return written, err // the app sees that the answer is not complete
 		}
+		told := f.cutEvent(s.op, s.meter.Sequence())
 		if s.torn {
-			_ = emit([]byte("\n\n"))
+			told = append([]byte("\n\n"), told...)
 		}
-		return written, emit(f.cutEvent(s.op, s.meter.Sequence()))
+		s.cutOff(f, len(told))
+		return written, emit(told)
 	}
 }
 
@@ -222,6 +232,7 @@ func (s *stream) fill() error {
 func (s *stream) receive() error {
 	for {
 		if !s.answer.ready() {
+			s.waited = true
 			s.arm()
 		}
 		b, err := s.answer.next()
@@ -303,6 +314,7 @@ func (s *stream) close() {
 	s.upload.stop()
 	s.client.attach(nil)
 	s.settle()
+	s.abandoned()
 	s.proxy.answered(s.target, s.key, s.conn, s.status, s.complete)
 	if s.answer.done && s.reusable && s.conn.br.Buffered() == 0 {
 		s.conn.release()

@@ -78,6 +78,7 @@ func (r *redirected) pass() {
 		r.proxy.log.V(1).Info("the original destination was not reached", "code", code, "destination", r.to.String(), "cause", err.Error())
 		return
 	}
+	r.proxy.spliced.Connections.Inc()
 	r.relay(server, r.client)
 	r.copies.Wait()
 }
@@ -164,6 +165,10 @@ func (r *redirected) relay(to, from *net.TCPConn) {
 	if err != nil {
 		return
 	}
+	counted := r.proxy.spliced.Sent
+	if to == r.client {
+		counted = r.proxy.spliced.Received
+	}
 	var large bulk
 	for {
 		var piece *[pieceSize]byte
@@ -188,6 +193,7 @@ func (r *redirected) relay(to, from *net.TCPConn) {
 		if err != nil {
 			return // closed by us
 		}
+		counted.Add(n)
 		switch {
 		case piece == nil && n > 0:
 			err = large.pump(out)

@@ -103,6 +103,10 @@ type socket struct {
 
 	touched atomic.Int64 // when something came last, in Unix nanoseconds
 	parting atomic.Bool  // one side has finished
+
+	rec         *recording                   // nil: nobody wants to know
+	why         atomic.Pointer[routing.Code] // it ends
+	told, heard int64                        // bytes that the app has said, and the provider
 }
 
 // join makes a WebSocket of the app's connection and the provider's, which has answered 101.
@@ -132,6 +136,7 @@ func (c *call) join(conn *upConn) *failure {
 	c.stick()
 	c.proxy.ejections.completed(&c.trial)
 	s.trial, c.trial = c.trial, trial{}
+	s.rec = c.handOver()
 	c.hijack(bytes.Clone(h.Header()), s.run)
 	return nil
 }
@@ -179,6 +184,7 @@ func (s *socket) run(early []byte) {
 		s.proxy.metrics.Failures(string(f.code)).Inc()
 		s.proxy.log.Info("answer cut", append(origin(s.target, s.key), "code", f.code, "upstream", s.host, "message", f.message)...)
 	}
+	s.concluded()
 	s.proxy.answered(s.target, s.key, s.conn, fasthttp.StatusSwitchingProtocols, !s.conn.aborted.Load())
 }
 
@@ -198,6 +204,7 @@ func (s *socket) watch(idle time.Duration) *time.Timer {
 			t.Reset(left)
 			return
 		}
+		s.blame(routing.DeadlineExceeded)
 		s.proxy.metrics.Failures(string(routing.IdleTimeout)).Inc()
 		s.proxy.log.Info("answer cut", "code", routing.IdleTimeout, "upstream", s.host, "message", "nothing was said on a WebSocket for too long (timeouts.idle)")
 		s.end()
@@ -217,6 +224,7 @@ func (s *socket) end() {
 // part passes the end of one side on to the other, which may still finish what it says.
 func (s *socket) part(to closeWriter) {
 	if to.CloseWrite() != nil || s.parting.Swap(true) {
+		s.blame("")
 		s.end()
 		return
 	}
@@ -255,6 +263,7 @@ func (s *socket) up(early []byte) {
 			}
 		}
 		if err != nil {
+			s.blame(routing.ClientGone)
 			s.end()
 			return
 		}
@@ -263,7 +272,9 @@ func (s *socket) up(early []byte) {
 
 func (s *socket) tell(b []byte) bool {
 	s.touch()
+	s.told += int64(len(b))
 	if _, err := s.conn.Write(b); err != nil {
+		s.blame(routing.UpstreamReset)
 		s.end()
 		return false
 	}
@@ -284,6 +295,7 @@ func (s *socket) down() {
 			if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
 				_ = s.client.SetLinger(0) // the app is to see that it did not end as it should
 			}
+			s.blame(routing.UpstreamReset)
 			s.end()
 			return
 		}
@@ -294,7 +306,9 @@ func (s *socket) down() {
 			held = 0
 		}
 		b = b[:len(b)-held]
+		s.heard += int64(len(b))
 		if _, err := s.client.Write(b); err != nil {
+			s.blame(routing.ClientGone)
 			s.end()
 			return
 		}

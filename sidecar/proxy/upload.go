@@ -24,6 +24,9 @@ type upload struct {
 	done     chan struct{} // closed when nothing runs any more; what follows can be read then
 	failure  *failure      // of the app
 	complete bool
+	ended    time.Time // of a complete one
+
+	got atomic.Int64 // bytes that came from the app
 
 	taken    atomic.Bool // all of the body has come from the app, whose connection is free for the next request
 	stopped  atomic.Bool
@@ -113,6 +116,7 @@ func (c *call) stopUpload() *failure {
 	u := c.upload
 	u.stop()
 	c.upload = nil
+	c.rec.uploaded(u)
 	c.read = c.read || u.complete
 	return u.failure
 }
@@ -160,6 +164,7 @@ func (u *upload) run() {
 			return
 		}
 		n, err := u.body.Read(buf[10 : 10+uploadPiece])
+		u.got.Add(int64(n))
 		if u.left < 0 && err == io.EOF {
 			u.taken.Store(true)
 			break
@@ -189,7 +194,7 @@ func (u *upload) run() {
 	if u.left < 0 && !u.send([]byte("0\r\n\r\n")) {
 		return
 	}
-	u.complete = true
+	u.complete, u.ended = true, time.Now()
 	_ = u.conn.SetWriteDeadline(time.Time{})
 	u.answerWithin(u.within)
 }

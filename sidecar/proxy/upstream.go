@@ -30,9 +30,11 @@ type upConn struct {
 	requests int           // that it has served
 	most     int           // that it may serve, by the last one's policy; 0: no limit
 	lastUsed time.Time
-	asked    time.Time // when the request in hand was sent
-	deadline time.Time // as it was last set
-	ended    error     // of the last read that failed
+	asked    time.Time     // when the request in hand was sent
+	waited   time.Duration // that request, for this connection to become free
+	peer     string        // ADDRESS:PORT; made when it is asked for
+	deadline time.Time     // as it was last set
+	ended    error         // of the last read that failed
 	reused   bool
 	poll     [1]unix.PollFd // of alive, which must not allocate
 	spent    bool           // the request did not go out as a whole, so no other can follow
@@ -82,6 +84,14 @@ func (c *upConn) endBy(t time.Time) {
 func (c *upConn) enlarge(size int) {
 	b, _ := c.br.Peek(c.br.Buffered()) // it is buffered
 	c.br = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(b), c), size)
+}
+
+// server is ADDRESS:PORT of the other end.
+func (c *upConn) server() string {
+	if c.peer == "" {
+		c.peer = addrPort(c.raw.RemoteAddr()).String()
+	}
+	return c.peer
 }
 
 // usable tells whether the next request may use an idle connection.

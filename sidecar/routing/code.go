@@ -58,7 +58,7 @@ const (
 	ConnectFailure       Code = "ConnectFailure"       // the provider cannot be reached
 	UntrustedCertificate Code = "UntrustedCertificate" // the provider's certificate does not verify
 	UpstreamReset        Code = "UpstreamReset"        // the provider ended the connection too early
-	UpstreamRefusal      Code = "UpstreamRefusal"      // the provider answered 429 or an error, and another attempt follows
+	UpstreamRefusal      Code = "UpstreamRefusal"      // the provider answered 4xx or 5xx
 	UpstreamInvalid      Code = "UpstreamInvalid"      // the provider's answer is not HTTP
 	FirstTokenTimeout    Code = "FirstTokenTimeout"    // the answer did not begin in time
 	IdleTimeout          Code = "IdleTimeout"          // the answer stalled

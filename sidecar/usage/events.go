@@ -209,7 +209,8 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 	l.dropped = false
 	if l.value {
 		l.value, l.data = false, true
-		l.said = l.marking && l.mark == uint8(len(doneMark)) || m.scan.last
+		done := l.marking && l.mark == uint8(len(doneMark))
+		l.said = done || m.scan.last
 		if m.scan.has {
 			if m.scan.found.Output > m.report.Output {
 				m.scan.tally.reset() // the text so far is in it
@@ -219,9 +220,13 @@ func (m *Meter) endEvent(b []byte, to, from, end int) int {
 		k, torn, ended := m.scan.marks, l.torn, m.scan.mode == over
 		m.scan.reset()
 		l.torn = false
+		if !done {
+			m.events++
+		}
 		if m.form == AskedEvents && k.removes && ended {
 			if k.report && !k.choices && !k.keeps && !torn {
 				l.dropped = true
+				m.events--
 				return to
 			}
 			if k.from >= from {

@@ -20,6 +20,7 @@ type Meter struct {
 	scan     scanner
 	lines    lines
 	lead     lead
+	events   int
 }
 
 // Begin forgets the answer before.
@@ -28,6 +29,8 @@ func (m *Meter) Begin(f Form) {
 	m.scan.tally.reset()
 	m.scan.reset()
 	m.scan.serial, m.scan.silent = -1, false
+	m.scan.model.length, m.scan.model.known = 0, false
+	m.events = 0
 	m.lines.reset()
 	m.lead.length = 0
 }
@@ -57,6 +60,18 @@ func (m *Meter) Data() bool { return m.lines.data }
 
 // Said tells whether the last event with data said that nothing follows: [DONE], or the end of a response.
 func (m *Meter) Said() bool { return m.lines.said }
+
+// Model gives what the answer says that it is of, as it is written in JSON, without quotes; of a longer one the first MaxModel bytes.
+// It is valid until the next call, and empty where nothing is said.
+func (m *Meter) Model() []byte {
+	if !m.scan.model.known {
+		return nil
+	}
+	return m.scan.model.text[:m.scan.model.length]
+}
+
+// Count gives how many events with data have been read, but for [DONE] and those that were removed.
+func (m *Meter) Count() int { return m.events }
 
 // Sequence gives the last sequence_number of Responses' events; -1 without one.
 func (m *Meter) Sequence() int64 { return m.scan.serial }

@@ -32,6 +32,7 @@ const (
 	textOrParts
 	keeps // the event, choices or not
 	eventType
+	modelName
 	inputTokens // the numbers begin here
 	outputTokens
 	totalTokens
@@ -91,8 +92,11 @@ func (p place) at(key []byte) place {
 	case wholeTop:
 		return wholeKey(key)
 	case envelope:
-		if string(key) == "usage" {
+		switch string(key) {
+		case "usage":
 			return report
+		case "model":
+			return modelName
 		}
 	case part:
 		switch string(key) {
@@ -148,6 +152,8 @@ func eventKey(key []byte) place {
 		return keeps
 	case "type":
 		return eventType
+	case "model":
+		return modelName
 	}
 	return elsewhere
 }
@@ -162,6 +168,8 @@ func wholeKey(key []byte) place {
 		return output
 	case "text":
 		return text
+	case "model":
+		return modelName
 	}
 	return elsewhere
 }

@@ -13,6 +13,7 @@ type scanner struct {
 	serial  int64
 	tally   Tally // of the text
 	silent  bool  // the text is not looked at
+	model   model
 }
 
 // position is where in an object the scanner is.
@@ -40,6 +41,7 @@ const (
 	inString
 	inText
 	inType
+	inModel
 	over // the object is complete
 )
 
@@ -147,6 +149,9 @@ func (s *scanner) quote(at int) {
 		if !s.silent && (s.next == text || s.next == textOrParts) {
 			s.mode = inText
 			s.tally.begin()
+		}
+		if s.next == modelName && !s.model.known {
+			s.mode, s.model.length = inModel, 0
 		}
 		if s.depth == 1 {
 			if s.next == eventType {
@@ -285,6 +290,8 @@ func (s *scanner) inQuotes(b []byte, from int) int {
 		if name := s.name(b[from:end], ended); ended {
 			s.last = endsResponse(name)
 		}
+	case inModel:
+		s.model.piece(b[from:end], ended)
 	default:
 	}
 	if !ended {
