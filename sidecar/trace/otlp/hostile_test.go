@@ -170,6 +170,48 @@ func TestNoMoreThanALittleOfAnAnswerIsRead(t *testing.T) {
 	}
 }
 
+func TestAConnectionThatTheCollectorHasClosedMeanwhileIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{conns: make(chan net.Conn), closed: make(chan struct{})}
+		t.Cleanup(func() { _ = n.Close() })
+		go func() {
+			for {
+				conn, err := n.Accept()
+				if err != nil {
+					return
+				}
+				reader := bufio.NewReader(conn)
+				for answers := 0; answers < 2; answers++ { // the second request of a connection is read and has no answer
+					q, err := http.ReadRequest(reader)
+					if err != nil {
+						break
+					}
+					if q.Header["Idempotency-Key"] != nil {
+						t.Errorf("sent with %v", q.Header)
+					}
+					_, _ = io.Copy(io.Discard, q.Body)
+					if answers == 0 {
+						_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					}
+				}
+				_ = conn.Close()
+			}
+		}()
+		r := newRig(t)
+		r.dial = n.dial
+		for range 4 {
+			r.Record(sampled(), to(somewhere))
+			<-time.After(batchTime)
+			synctest.Wait()
+		}
+		r.counts(4*spansOfSampled, "", 0)
+		if said := r.logged(); said != "" {
+			t.Errorf("the log says\n%s", said)
+		}
+		r.flush()
+	})
+}
+
 func TestARedirectIsNotFollowed(t *testing.T) {
 	elsewhere := collecting(t, collector.Options{})
 	for _, code := range []int{301, 302, 303, 307, 308} {

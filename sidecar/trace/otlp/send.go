@@ -93,11 +93,16 @@ func (e *Exporter) post(b *batch) result {
 	ctx, cancel := context.WithTimeout(e.life, answerTime)
 	defer cancel()
 	head := e.envelope.head(len(b.spans))
+	body := func() (io.ReadCloser, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(head), bytes.NewReader(b.spans))), nil
+	}
 	request := (&http.Request{
 		Method: http.MethodPost, URL: b.to.url, Host: b.to.url.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{},
-		Body:          io.NopCloser(io.MultiReader(bytes.NewReader(head), bytes.NewReader(b.spans))),
-		ContentLength: int64(len(head) + len(b.spans)),
+		GetBody: body, ContentLength: int64(len(head) + len(b.spans)),
 	}).WithContext(ctx)
+	request.Body, _ = body()
+	// It is not sent, and has the transport repeat what came to nothing as the collector had closed the connection meanwhile.
+	request.Header["Idempotency-Key"] = nil
 	for name, value := range b.to.of.Headers {
 		request.Header.Set(name, value)
 	}
@@ -111,9 +116,9 @@ func (e *Exporter) post(b *batch) result {
 		return failure(err)
 	}
 	defer answer.Body.Close()
-	body, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status counts; it has come
+	said, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // the status counts; it has come
 	if answer.StatusCode/100 == 2 {
-		return result{rejected: rejected(body)}
+		return result{rejected: rejected(said)}
 	}
 	return refusal(answer)
 }
