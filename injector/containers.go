@@ -1,6 +1,8 @@
 package injector
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -50,7 +52,7 @@ func redirectContainer(s Settings, w wishes, b budget, before corev1.ResourceReq
 }
 
 // sidecarContainer is the proxy. It fulfils the Pod Security level restricted, whatever the pod's own security context says.
-func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequirements) corev1.Container {
+func sidecarContainer(pod *corev1.Pod, s Settings, w wishes, b budget, before corev1.ResourceRequirements) corev1.Container {
 	wanted := w.apply(s.Sidecar.Resources, b)
 	fitted := b.fit(wanted)
 	return corev1.Container{
@@ -58,7 +60,7 @@ func sidecarContainer(s Settings, w wishes, b budget, before corev1.ResourceRequ
 		Image:           s.Sidecar.Image,
 		ImagePullPolicy: s.Sidecar.PullPolicy,
 		Args:            launch.Args{Command: launch.Proxy, LastGood: lastGood, Mode: launch.ModeRedirect, LabelsFile: podPath + "/" + v1beta1.PodLabelsFile, LogLevel: w.logLevel}.Strings(),
-		Env:             append(memoryLimit(fitted, wanted), s.Egress...),
+		Env:             slices.Concat(memoryLimit(fitted, wanted), s.Egress, identity(pod)),
 		Resources:       keep(fitted, before),
 		RestartPolicy:   ptr.To(corev1.ContainerRestartPolicyAlways),
 		VolumeMounts: []corev1.VolumeMount{

@@ -26,7 +26,7 @@ func Inject(pod *corev1.Pod, s Settings) (*corev1.Pod, field.ErrorList) {
 	clean(out)
 
 	b := budgetOf(spec)
-	ours := []corev1.Container{redirectContainer(s, w, b, redirectBefore), sidecarContainer(s, w, b, sidecarBefore)}
+	ours := []corev1.Container{redirectContainer(s, w, b, redirectBefore), sidecarContainer(out, s, w, b, sidecarBefore)}
 	spec.InitContainers = append(ours, spec.InitContainers...)
 	spec.Volumes = append(spec.Volumes, volumes()...)
 	for _, secret := range s.PullSecrets {
@@ -35,13 +35,14 @@ func Inject(pod *corev1.Pod, s Settings) (*corev1.Pod, field.ErrorList) {
 		}
 	}
 	set(&out.Labels, v1beta1.InjectedLabel, "true")
+	announce(out)
 	if first := firstOfUser(spec.Containers); out.Annotations[defaultContainer] == "" && first != "" {
 		set(&out.Annotations, defaultContainer, first)
 	}
 	return out, nil
 }
 
-// clean removes what Inject and Mark write, but for the pull secrets and the default container: whether those were ours, nobody knows.
+// clean removes what Inject and Mark write, but for the pull secrets, the default container and what Prometheus is told: whether those were ours, nobody knows.
 func clean(pod *corev1.Pod) {
 	pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return isOurs(c.Name) })
 	pod.Spec.Volumes = slices.DeleteFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return isOurVolume(v.Name) })

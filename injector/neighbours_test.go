@@ -177,7 +177,7 @@ func TestInjectionBesideOthersConvergesInAnyOrder(t *testing.T) {
 				if got := pod.Annotations["kubectl.kubernetes.io/default-container"]; got != "app" {
 					t.Errorf("kubectl exec chooses %q", got)
 				}
-				if c := pod.Spec.InitContainers[place("remora-sidecar")]; c.StartupProbe.HTTPGet.Port.IntVal != 14021 || len(c.Env) != 1 {
+				if c := pod.Spec.InitContainers[place("remora-sidecar")]; c.StartupProbe.HTTPGet.Port.IntVal != 14021 || c.Env[0].Name != "GOMEMLIMIT" || c.Env[1].Name != "REMORA_POD" {
 					t.Errorf("the sidecar has the probe %v and the environment %v", c.StartupProbe.HTTPGet, c.Env)
 				}
 			})

@@ -48,7 +48,7 @@ func TestInAGuaranteedPodTheRequestIsTheLimit(t *testing.T) {
 		if got, want := show(c.Resources, "cpu")+" "+show(c.Resources, "memory"), cpu+"-"+cpu+" "+memory+"-"+memory; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
-		if len(c.Env) != 1 || c.Env[0].Value != goLimit {
+		if c.Env[0].Name != "GOMEMLIMIT" || c.Env[0].Value != goLimit {
 			t.Errorf("the environment is %v, want %s", c.Env, goLimit)
 		}
 	}

@@ -56,7 +56,7 @@ template:
 		t.Errorf("got %+v", got)
 	}
 	pod := mustInject(t, podOf(t, sleepPod), got)
-	if env := pod.Spec.InitContainers[1].Env; len(env) != 1 || env[0].Value != fmt.Sprint(7<<27) {
+	if env := pod.Spec.InitContainers[1].Env; env[0].Name != "GOMEMLIMIT" || env[0].Value != fmt.Sprint(7<<27) {
 		t.Errorf("with a limit of 1Gi, the environment is %v", env)
 	}
 }

@@ -33,6 +33,8 @@ type keeper struct {
 	namespace string       // of the installation
 	times     accessTimes
 
+	telemetry *telemetrySettings
+
 	full   *fullSecrets
 	around *surroundings
 
@@ -82,11 +84,12 @@ type trouble struct {
 
 // The codes of troubles, as events, log and metrics show them.
 const (
-	foreignObject  = "ForeignObject"
-	keysTooLarge   = "KeysTooLarge"
-	entryTooLong   = "EntryNameTooLong"
-	reservedSecret = "ReservedSecret"
-	requestFailed  = "RequestFailed" // not a trouble: it is tried again
+	foreignObject    = "ForeignObject"
+	keysTooLarge     = "KeysTooLarge"
+	entryTooLong     = "EntryNameTooLong"
+	reservedSecret   = "ReservedSecret"
+	telemetryInvalid = "TelemetryInvalid"
+	requestFailed    = "RequestFailed" // not a trouble: it is tried again
 )
 
 // Reconcile makes the namespace that request names as it should be. The queue hands a namespace out once at a time.
@@ -196,7 +199,7 @@ func (k *keeper) keep(ctx context.Context, ns *metav1.PartialObjectMetadata, n *
 			account = have.GetUID()
 		}
 	}
-	found, err := k.keepKeys(ctx, ns.Name, n)
+	found, err := k.keepKeys(ctx, ns, n)
 	troubles = append(troubles, found...)
 	if err != nil {
 		failed = append(failed, err)
@@ -215,6 +218,9 @@ func (k *keeper) keep(ctx context.Context, ns *metav1.PartialObjectMetadata, n *
 	again := k.times.lookAgain
 	if !n.access.renew.IsZero() {
 		again = min(again, max(n.access.renew.Sub(k.times.now()), time.Second))
+	}
+	if end := k.captureEnd(n.keys.telemetry); end > 0 {
+		again = min(again, end)
 	}
 	return reconcile.Result{RequeueAfter: again}, errors.Join(failed...)
 }

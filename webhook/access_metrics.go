@@ -22,9 +22,10 @@ type accessState struct {
 type accessGauge struct {
 	namespaces, troubles, expiry, pass *prometheus.Desc
 
-	mu          sync.Mutex
-	byNamespace map[string]accessState
-	reported    map[string]bool // codes: what was there once and is no more counts 0, and is not missing
+	mu           sync.Mutex
+	byNamespace  map[string]accessState
+	installation map[string]bool // codes of what is wrong with its own settings
+	reported     map[string]bool // codes: what was there once and is no more counts 0, and is not missing
 }
 
 func newAccessGauge() *accessGauge {
@@ -37,7 +38,7 @@ func newAccessGauge() *accessGauge {
 			"Time until the first of the sidecars' tokens expires, of those in use. Below half of --token-life something keeps it from being renewed.", nil, nil),
 		pass: prometheus.NewDesc("remora_pass_age_seconds",
 			"Time since a namespace was last made as it should be without an error, of the one where that is longest ago. Each is looked at every 5 minutes at least.", nil, nil),
-		byNamespace: map[string]accessState{}, reported: map[string]bool{requestFailed: true, foreignObject: true, keysTooLarge: true},
+		byNamespace: map[string]accessState{}, reported: map[string]bool{requestFailed: true, foreignObject: true, keysTooLarge: true, telemetryInvalid: true},
 	}
 }
 
@@ -86,6 +87,13 @@ func (g *accessGauge) fail(namespace string) {
 	g.byNamespace[namespace] = s
 }
 
+// setInstallation takes down what is wrong with the installation's own settings. It counts as one more namespace.
+func (g *accessGauge) setInstallation(codes map[string]bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.installation = codes
+}
+
 func (g *accessGauge) forget(namespace string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -108,6 +116,10 @@ func (g *accessGauge) Collect(to chan<- prometheus.Metric) {
 	var first, oldest time.Time
 	for code := range g.reported {
 		codes[code] = 0
+	}
+	for code := range g.installation {
+		codes[code]++
+		g.reported[code] = true
 	}
 	for _, s := range g.byNamespace {
 		if s.leaving {

@@ -71,6 +71,21 @@ func cacheOptions(installation string) cache.Options {
 	}
 }
 
+// telemetryCache holds the one ConfigMap that settings of telemetry are in. It is apart, as a cache has one name only of each kind, and the
+// right to read all ConfigMaps of the installation is more than is needed.
+func telemetryCache(m manager.Manager, installation string) (cache.Cache, error) {
+	c, err := cache.New(m.GetConfig(), cache.Options{
+		Scheme: m.GetScheme(), Mapper: m.GetRESTMapper(), HTTPClient: m.GetHTTPClient(),
+		ByObject: map[client.Object]cache.ByObject{&corev1.ConfigMap{}: {
+			Namespaces: map[string]cache.Config{installation: {FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, v1beta1.Telemetry)}},
+		}},
+	})
+	if err == nil {
+		err = m.Add(c)
+	}
+	return c, err
+}
+
 // keepMarks is keepLittle, but for what tells whose an object is and what is asked for.
 func keepMarks(in any) (any, error) {
 	o, ok := in.(metav1.Object)
@@ -85,27 +100,40 @@ func keepMarks(in any) (any, error) {
 	}
 	reason, skipped := o.GetAnnotations()[v1beta1.SkipReason]
 	gateways, has := o.GetAnnotations()[v1beta1.GatewayLabels]
+	said := map[string]string{}
+	for _, name := range telemetryAnnotations {
+		if value, ok := o.GetAnnotations()[name]; ok {
+			said[name] = value
+		}
+	}
 	if _, err := keepLittle(in); err != nil {
 		return nil, err
 	}
 	if len(marks) > 0 {
 		o.SetLabels(marks)
 	}
+	for name, value := range said { // users can write 256 KiB there
+		said[name] = clipped(value, maxAnnotation)
+	}
 	switch {
 	case skipped:
-		o.SetAnnotations(map[string]string{v1beta1.SkipReason: clipped(reason, maxNote)}) // users can write 256 KiB there, into each pod
+		said = map[string]string{v1beta1.SkipReason: clipped(reason, maxNote)}
 	case has:
-		o.SetAnnotations(map[string]string{v1beta1.GatewayLabels: gateways})
+		said[v1beta1.GatewayLabels] = gateways
+	}
+	if len(said) > 0 {
+		o.SetAnnotations(said)
 	}
 	return in, nil
 }
 
 // newKeeper gives a keeper that works with what a manager has.
-func newKeeper(m manager.Manager, around *surroundings, namespace string, times accessTimes, log logr.Logger) *keeper {
+func newKeeper(m manager.Manager, settings client.Reader, around *surroundings, namespace string, times accessTimes, log logr.Logger) *keeper {
 	return &keeper{
 		client: m.GetClient(), live: m.GetAPIReader(), cached: m.GetCache(), events: m.GetEventRecorder(v1beta1.ControllerName),
 		gauge: newAccessGauge(), log: log, config: m.GetConfig(), namespace: namespace, times: times,
-		around: around, full: &fullSecrets{left: map[types.UID]map[string]leftOut{}}, namespaces: map[string]*keptNamespace{},
+		telemetry: &telemetrySettings{configMaps: settings},
+		around:    around, full: &fullSecrets{left: map[types.UID]map[string]leftOut{}}, namespaces: map[string]*keptNamespace{},
 	}
 }
 
@@ -143,6 +171,17 @@ func addKeeper(m manager.Manager, k *keeper) error {
 			k.enqueue(q, o.GetNamespace(), priority, gatherTime)
 		})
 	}
+	settings, ok := k.telemetry.configMaps.(cache.Cache)
+	if !ok {
+		return fmt.Errorf("the watch on ConfigMap %s: there is no cache of it", v1beta1.Telemetry)
+	}
+	if err := c.Watch(source.Kind[client.Object](settings, &corev1.ConfigMap{}, k.handler(func(q statusQueue, _ client.Object, priority int) {
+		for _, namespace := range k.kept() {
+			k.enqueue(q, namespace, priority, keysGatherTime)
+		}
+	}))); err != nil {
+		return fmt.Errorf("the watch on ConfigMap %s: %w", v1beta1.Telemetry, err)
+	}
 	for o, h := range watches {
 		if err := c.Watch(source.Kind[client.Object](m.GetCache(), o, h)); err != nil {
 			return fmt.Errorf("the watch on %s: %w", o.GetObjectKind().GroupVersionKind().Kind, err)
@@ -171,6 +210,11 @@ func (k *keeper) handler(changed func(statusQueue, client.Object, int)) handler.
 }
 
 func (k *keeper) secretChanged(q statusQueue, o client.Object, priority int) {
+	if o.GetNamespace() == k.namespace && o.GetName() == v1beta1.Telemetry {
+		for _, namespace := range k.kept() {
+			k.enqueue(q, namespace, priority, keysGatherTime)
+		}
+	}
 	if isReserved(o.GetNamespace(), o.GetName()) {
 		k.enqueue(q, o.GetNamespace(), priority, gatherTime)
 		return

@@ -140,7 +140,11 @@ func newTimedController(config *rest.Config, f controlFlags, times accessTimes, 
 	if err != nil {
 		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
 	}
-	keeper := newKeeper(m, around, f.namespace, times, log.WithName("access"))
+	settings, err := telemetryCache(m, f.namespace)
+	if err != nil {
+		return nil, fmt.Errorf("the controller cannot be set up: %w", err)
+	}
+	keeper := newKeeper(m, settings, around, f.namespace, times, log.WithName("access"))
 	status, err := addStatusWriter(m, around, keeper.full, log.WithName("status"))
 	if err := errors.Join(err,
 		m.Add(around),

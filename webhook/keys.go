@@ -22,6 +22,7 @@ import (
 type keptKeys struct {
 	version     string
 	authorities string
+	telemetry   string
 	from        map[string]string // Secret, or entry of an exported provider → what was taken of which version of it
 	sizes       map[string]int    // of the values that there are for entries, in bytes
 	claims      []claim
@@ -44,13 +45,19 @@ type wantedKeys struct {
 }
 
 // keepKeys sees to the Secret that holds what the sidecars of a namespace may use of other Secrets.
-func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespace) ([]trouble, error) {
+func (k *keeper) keepKeys(ctx context.Context, ns metav1.Object, n *keptNamespace) ([]trouble, error) {
+	namespace := ns.GetName()
 	wanted, err := k.wantedKeys(ctx, namespace, n)
 	if err != nil {
 		return nil, err
 	}
 	troubles := wanted.troubles
 	authorities, err := k.trustedCAs(ctx)
+	if err != nil {
+		return troubles, err
+	}
+	told, found, err := k.telemetryEntry(ctx, ns, []byte(n.keys.telemetry))
+	troubles = append(troubles, found...)
 	if err != nil {
 		return troubles, err
 	}
@@ -63,7 +70,7 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	if err != nil {
 		return troubles, err
 	}
-	if current(n.keys.version, head) && isOurs(head) && maps.Equal(n.keys.from, from) && n.keys.authorities == authorities &&
+	if current(n.keys.version, head) && isOurs(head) && maps.Equal(n.keys.from, from) && n.keys.authorities == authorities && n.keys.telemetry == told &&
 		(len(n.keys.left) == 0 || slices.EqualFunc(n.keys.claims, wanted.claims, sameClaim)) {
 		return append(troubles, n.keys.troubles...), nil
 	}
@@ -76,12 +83,18 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 		k.full.set(namespace, k.namespace, nil)
 		return append(troubles, *foreign("Secret", id)), nil
 	}
+	// What this process has not written itself tells what was told last.
+	if kept := secret; kept != nil && n.keys.version == "" {
+		if told, _, err = k.telemetryEntry(ctx, ns, kept.Data[v1beta1.TelemetryEntry]); err != nil {
+			return troubles, err
+		}
+	}
 	var before map[string][]byte
 	if secret != nil && secret.ResourceVersion == n.keys.version {
 		before = secret.Data
 	}
 	c := &collection{k: k, namespace: namespace, wanted: wanted, from: from, last: &n.keys, sizes: map[string]int{}, values: map[string][]byte{}}
-	data, err := c.collect(ctx, authorities, before)
+	data, err := c.collect(ctx, map[string]string{v1beta1.TrustedCAEntry: authorities, v1beta1.TelemetryEntry: told}, before)
 	if err != nil {
 		return troubles, err
 	}
@@ -92,7 +105,7 @@ func (k *keeper) keepKeys(ctx context.Context, namespace string, n *keptNamespac
 	if err != nil {
 		return troubles, err
 	}
-	n.keys = keptKeys{version, authorities, c.from, c.sizes, wanted.claims, c.left, c.troubles}
+	n.keys = keptKeys{version, authorities, told, c.from, c.sizes, wanted.claims, c.left, c.troubles}
 	k.full.set(namespace, k.namespace, c.left)
 	return append(troubles, c.troubles...), nil
 }

@@ -31,8 +31,8 @@ type collection struct {
 	held   int // bytes, of values
 }
 
-// collect gives the entries for what is wanted and exists. before is what was made of the sources last; nil where that is not known.
-func (c *collection) collect(ctx context.Context, authorities string, before map[string][]byte) (map[string][]byte, error) {
+// collect gives the entries for what is wanted and exists, and those of the installation that are not empty. before is what was made of the sources last; nil where that is not known.
+func (c *collection) collect(ctx context.Context, installation map[string]string, before map[string][]byte) (map[string][]byte, error) {
 	var changed []string
 	for name, keys := range c.wanted.named {
 		if c.from[name] == "" {
@@ -56,8 +56,10 @@ func (c *collection) collect(ctx context.Context, authorities string, before map
 		return nil, err
 	}
 	room := maxKeys
-	if authorities != "" {
-		room -= entrySize(v1beta1.TrustedCAEntry, len(authorities))
+	for entry, value := range installation {
+		if value != "" {
+			room -= entrySize(entry, len(value))
+		}
 	}
 	data, withheld := map[string][]byte{}, map[string]int{}
 	reserve := min(room, maxKeys/2) // for the hosts of exported providers
@@ -82,8 +84,10 @@ func (c *collection) collect(ctx context.Context, authorities string, before map
 			data[entry] = value
 		}
 	}
-	if authorities != "" {
-		data[v1beta1.TrustedCAEntry] = []byte(authorities)
+	for entry, value := range installation {
+		if value != "" {
+			data[entry] = []byte(value)
+		}
 	}
 	return data, nil
 }

@@ -180,6 +180,7 @@ func newServer(config *rest.Config, f serveFlags, log logr.Logger) (*server, err
 		hook.Register(path, s.ready.parting(judge))
 	}
 	warner := &istioWarner{around: around, namespace: objects.namespace, all: objects.all, gateways: namespaces.gateways, turn: make(chan struct{}, 1)}
+	hook.Register(telemetryPath, s.ready.parting(newLanes(&admission.Webhook{Handler: &telemetryJudge{now: time.Now, denied: denied}})))
 	hook.Register(istioPath, s.ready.parting(newLanes(&admission.Webhook{Handler: warner})))
 	aboutPods := s.ready.parting(pods.handler())
 	hook.Register(injectPath, aboutPods)

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,11 +12,13 @@ import (
 
 // Encode gives the JSON form, the same for the same settings.
 func (s *Settings) Encode() ([]byte, error) {
-	text, err := json.Marshal(s)
-	if err != nil {
+	var b bytes.Buffer
+	to := json.NewEncoder(&b)
+	to.SetEscapeHTML(false) // it is for no browser, and would be six times as long
+	if err := to.Encode(s); err != nil {
 		return nil, fmt.Errorf("the settings of telemetry: %w", err)
 	}
-	return text, nil
+	return bytes.TrimSpace(b.Bytes()), nil
 }
 
 // Decode reads the JSON form. Fields that it does not know are passed over: the controller may be newer than a pod's sidecar. Values

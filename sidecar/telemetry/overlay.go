@@ -24,7 +24,7 @@ const (
 )
 
 // With gives the settings as the annotations of a namespace change them. What cannot be understood is a fault, and changes nothing; a
-// capture with a fault is none. One whose time is over is none, either.
+// capture with a fault is none. The faults are the same however late it is. One whose time is over is none, either.
 func (s Settings) With(annotations map[string]string, now time.Time) (Settings, field.ErrorList) {
 	a := &overlay{from: annotations, path: field.NewPath("metadata", "annotations")}
 	if v, ok := annotations[v1beta1.AccessLogAnnotation]; ok {
@@ -52,9 +52,9 @@ func (s Settings) With(annotations map[string]string, now time.Time) (Settings, 
 		until, err := time.Parse(time.RFC3339, v)
 		switch {
 		case err != nil || len(v) > 40:
-			a.invalid(v1beta1.CaptureUntilAnnotation, "must be a time such as "+now.Add(time.Hour).UTC().Format(time.RFC3339))
+			a.invalid(v1beta1.CaptureUntilAnnotation, "must be a time such as 2026-11-23T18:00:00Z")
 		case until.After(now.Add(MaxCapture)):
-			a.invalid(v1beta1.CaptureUntilAnnotation, "must be within 24 hours, so by "+now.Add(MaxCapture).UTC().Format(time.RFC3339))
+			a.invalid(v1beta1.CaptureUntilAnnotation, "must be within 24 hours from now: write an earlier time, and another one when that is over")
 		}
 		if c.Until = until.UTC(); len(a.faults) == before && until.After(now) {
 			s.Capture = c

@@ -16,7 +16,7 @@ import (
 
 // The limits of what people write. The controller copies it to every namespace, and every sidecar holds it.
 const (
-	MaxText   = 128 << 10 // bytes of YAML
+	MaxText   = 64 << 10 // bytes of YAML
 	MaxPrices = 1000
 	maxTold   = 20 // faults at once: whoever reads them mends the first
 )

@@ -140,7 +140,7 @@ func TestMoreThanASidecarShouldHoldIsRefused(t *testing.T) {
 			t.Errorf("%v, want %q", faults, want)
 		}
 	}
-	f(list(3*MaxPrices, ""), "prices.models: Too many: 3000: must have at most 1000 items")
+	f(list(MaxPrices+500, ""), "prices.models: Too many: 1500: must have at most 1000 items")
 	f(list(10_000, ""), "telemetry.yaml: Too long")
 	if _, faults := Parse(list(MaxPrices, ", wrong: 1")); len(faults) != maxTold+1 || !strings.Contains(faults[maxTold].Error(), "980 faults more") {
 		t.Errorf("%d faults are told", len(faults))

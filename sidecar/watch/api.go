@@ -62,6 +62,7 @@ type API struct {
 	wake    chan struct{}
 	running *sync.WaitGroup
 	history history
+	tuning  tuning
 	started time.Time
 	waited  bool // graceTime is over
 
@@ -231,7 +232,8 @@ func (a *API) look(ctx context.Context) {
 		synced = synced && (s.changes > 0 || a.dispensable(s))
 		required = required && (s.changes > 0 || s.optional)
 	}
-	before := a.current
+	before, known := a.current, a.tuning.findings
+	tuned := a.attune()
 	refused := slices.ContainsFunc(states, func(s state) bool { return !s.optional && a.refuses(s) })
 	switch {
 	case synced, required && a.revised(&compiled{changes: changes}):
@@ -250,13 +252,20 @@ func (a *API) look(ctx context.Context) {
 	a.tell(states)
 
 	next := &snapshot.Snapshot{Table: snapshot.NewStore().Load().Table, Outage: a.outage}
-	var findings, known []finding
+	var findings []finding
 	var all *set
 	if a.current != nil {
 		next.Table, next.Ready, findings, all = a.current.table, true, a.current.findings, a.current.all
 	}
 	if before != nil {
-		known = before.findings
+		known = slices.Concat(before.findings, known)
+	}
+	if tuned && before != nil && before == a.current && before.saved.IsZero() && a.LastGood != "" {
+		a.keep(a.newSaved(a.current))
+	}
+	findings, next.Telemetry = a.tuning.with(findings), a.tuning.settings
+	if tuned {
+		a.tuning.tell(a.Log)
 	}
 	next.Problems = append(a.problems(states), problemsOf(findings)...)
 	publish(a.Log, a.Store, next, findings, known, all)
@@ -292,6 +301,7 @@ func (a *API) newSaved(c *compiled) *saved {
 	}
 	// publish is about to retire the same.
 	s := newSaved(a.Namespace, c.all, c.table.Retaining(a.Store.Load().Table).Retired())
+	s.Telemetry = a.tuning.text
 	if a.Members != nil {
 		s.addServers(a.Members, c.table.ServersIDs())
 	}

@@ -3,6 +3,7 @@ package watch
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -25,6 +26,9 @@ type arrival struct {
 	at   place
 	docs []document // one, or those of the Secrets and exported providers whose entries are in the Secret of keys
 	cas  string     // the authorities that are in the Secret of keys, as PEM
+	// Of the Secret of keys, too: what it says of telemetry, and the digest of all but that.
+	telemetry string
+	rest      [sha256.Size]byte
 }
 
 // arrive takes in an object as it is now. before is what is kept of the same name, or nil; it is also what comes back
@@ -40,7 +44,7 @@ func arrive(k *kindOfFeed, o *wireObject, before *arrival) *arrival {
 	}
 	a := &arrival{uid: o.UID, sum: sum, at: place{file: "generation " + strconv.FormatInt(o.Generation, 10)}}
 	if k.kind == secretKind {
-		a.docs, a.cas = secretsIn(o)
+		a.takeKeys(o)
 		return a
 	}
 	a.docs = []document{o.document(k.kind, text)}
@@ -115,24 +119,29 @@ func (o *wireObject) essence(k *kindOfFeed) []byte {
 	return text
 }
 
-// secretsIn takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY, exported providers with what they
-// name, and authorities.
-func secretsIn(o *wireObject) (all []document, cas string) {
+// takeKeys takes apart the Secret of keys: it holds the entries of others under the names SECRET_KEY, exported providers with what they
+// name, authorities, and settings of telemetry.
+func (a *arrival) takeKeys(o *wireObject) {
 	var content struct {
 		Data map[string][]byte `json:"data"`
 	}
 	if json.Unmarshal(o.raw, &content) != nil {
-		return nil, "" // the API server takes nothing but base64
+		return // the API server takes nothing but base64
 	}
-	cas = string(content.Data[v1beta1.TrustedCAEntry])
+	a.cas, a.telemetry = string(content.Data[v1beta1.TrustedCAEntry]), string(content.Data[v1beta1.TelemetryEntry])
+	delete(content.Data, v1beta1.TelemetryEntry)
+	digest := sha256.New()
 	own, exported := secretsOf{}, secretsOf{}
 	for _, entry := range slices.Sorted(maps.Keys(content.Data)) {
+		fmt.Fprintf(digest, "%d %s %d ", len(entry), entry, len(content.Data[entry]))
+		digest.Write(content.Data[entry])
 		if provider, ok := strings.CutPrefix(entry, v1beta1.ExportedPrefix); ok {
-			all = append(all, exported.provider(provider, content.Data[entry]))
+			a.docs = append(a.docs, exported.provider(provider, content.Data[entry]))
 		} else if name, key, ok := strings.Cut(entry, "_"); ok && name != "" && key != "" { // the authorities are not
 			own.add(name, key, content.Data[entry])
 		}
 	}
-	all = append(all, own.documents(o.Namespace, false)...)
-	return append(all, exported.documents(v1beta1.InstallationNamespace, true)...), cas
+	a.docs = append(a.docs, own.documents(o.Namespace, false)...)
+	a.docs = append(a.docs, exported.documents(v1beta1.InstallationNamespace, true)...)
+	digest.Sum(a.rest[:0])
 }

@@ -112,3 +112,9 @@ func TestTheFirstQuestionAfterACutComesAtOnceAndLaterOnesSpreadOut(t *testing.T)
 		}
 	}
 }
+
+func secretsIn(o *wireObject) (all []document, cas string) {
+	a := &arrival{}
+	a.takeKeys(o)
+	return a.docs, a.cas
+}

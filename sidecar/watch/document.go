@@ -18,7 +18,7 @@ import (
 	"remora.dev/remora/sidecar/routing"
 )
 
-// document is one object of a file. At most one of provider, route, secret, other and bad is set: none for an
+// document is one object of a file. At most one of provider, route, secret, other, bad and telemetry is set: none for an
 // object of a kind that is not read. It does not change once it is made.
 type document struct {
 	line     int
@@ -30,8 +30,10 @@ type document struct {
 	secret   *routing.Secret
 	other    any // a pointer to what the cluster or Istio has: see kindOf
 	bad      *routing.Unreadable
-	key      bool // holds key material
-	exported bool // by the installation's namespace, and in the Secret of keys
+	// telemetry is the text of the ConfigMap v1beta1.Telemetry.
+	telemetry *string
+	key       bool // holds key material
+	exported  bool // by the installation's namespace, and in the Secret of keys
 }
 
 // id names the document, which is in that namespace if it names none.
@@ -41,7 +43,7 @@ func (d *document) id(namespace string) key {
 
 // ours tells whether the document is of a kind that the sidecar reads.
 func (d *document) ours() bool {
-	return d.provider != nil || d.route != nil || d.secret != nil || d.other != nil || d.bad != nil
+	return d.provider != nil || d.route != nil || d.secret != nil || d.other != nil || d.bad != nil || d.telemetry != nil
 }
 
 // hosts gives every host that the document names.
@@ -173,7 +175,15 @@ func decode(text []byte) ([]document, error) {
 	if err != nil {
 		return nil, err
 	}
-	return documentsOf(&in, ref, text), nil
+	all := documentsOf(&in, ref, text)
+	for i := range all {
+		d := &all[i]
+		d.telemetry = telemetryIn(d.ref, text)
+		if d.ref.Name == v1beta1.Telemetry && (d.telemetry != nil || d.secret != nil) {
+			d.ref.Namespace = "" // it is that of the installation, and means every namespace
+		}
+	}
+	return all, nil
 }
 
 // documentsOf gives what has been decoded from text; ref is the object that it says it is.

@@ -37,6 +37,7 @@ type Files struct {
 
 	source   *source
 	findings []finding // of the configuration that is published
+	tuning   tuning
 	lost     error     // why Path as a whole cannot be read now
 	intact   []finding // those of the last good reading, while there is an error
 }
@@ -107,9 +108,14 @@ func (f *Files) refresh() error {
 	f.lost = nil
 	table, findings, all := f.source.compile(now)
 	before := f.findings
-	f.findings = append(f.source.faults(), findings...)
+	told := f.tuning.settings
+	f.tuning.tune(all)
+	f.findings = f.tuning.with(append(f.source.faults(), findings...))
 	f.enrol(table, all)
-	publish(f.Log, f.Store, &snapshot.Snapshot{Table: table, Problems: problemsOf(f.findings), Ready: true}, f.findings, before, all)
+	if f.tuning.settings != told {
+		f.tuning.tell(f.Log)
+	}
+	publish(f.Log, f.Store, &snapshot.Snapshot{Table: table, Problems: problemsOf(f.findings), Ready: true, Telemetry: f.tuning.settings}, f.findings, before, all)
 	return nil
 }
 
@@ -153,5 +159,5 @@ func (f *Files) lose(err error) {
 		f.intact = f.findings
 	}
 	f.lost, f.findings = err, append([]finding{lost}, f.intact...)
-	f.Store.Publish(&snapshot.Snapshot{Table: current.Table, Problems: problemsOf(f.findings), Ready: current.Ready})
+	f.Store.Publish(&snapshot.Snapshot{Table: current.Table, Problems: problemsOf(f.findings), Ready: current.Ready, Telemetry: current.Telemetry})
 }

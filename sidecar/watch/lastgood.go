@@ -39,6 +39,7 @@ type saved struct {
 	Secrets    []savedSecret         `json:"secrets,omitempty"`
 	Unreadable []routing.Unreadable  `json:"unreadable,omitempty"`
 	TrustedCAs string                `json:"trustedCAs,omitempty"`
+	Telemetry  string                `json:"telemetry,omitempty"` // as it was written; a file without it is older
 	// What the cluster and Istio have, and who the servers were.
 	Others  []savedOther   `json:"others,omitempty"`
 	Servers []savedServers `json:"servers,omitempty"`

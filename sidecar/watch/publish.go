@@ -14,8 +14,11 @@ import (
 func publish(log logr.Logger, store *snapshot.Store, next *snapshot.Snapshot, findings, before []finding, all *set) {
 	current := store.Load()
 	next.Table = next.Table.Retaining(current.Table)
+	if next.Telemetry == nil { // nothing has been said yet, or anew
+		next.Telemetry = current.Telemetry
+	}
 	same := current.Ready == next.Ready && current.Table.Generation() == next.Table.Generation()
-	if same && slices.Equal(current.Problems, next.Problems) && current.Outage.Equal(next.Outage) {
+	if same && slices.Equal(current.Problems, next.Problems) && current.Outage.Equal(next.Outage) && current.Telemetry == next.Telemetry {
 		return
 	}
 	store.Publish(next)

@@ -41,6 +41,7 @@ func (a *API) recall() {
 	c.table, c.findings = a.history.compile(all, c.workload)
 	c.findings = a.concerning(c.findings)
 	a.current = c
+	a.tuning.take(s.Telemetry, refOf(secretKind, a.Namespace, a.KeysSecret), place{file: "the last good configuration"})
 	s.enrol(a.Members)
 	a.Log.Info("the last good configuration is in use until the API server is reachable", "path", a.LastGood, "saved", s.Time.Format(time.RFC3339))
 }

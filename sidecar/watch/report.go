@@ -44,7 +44,9 @@ func Read(path string, labels map[string]string) (*Report, error) {
 	}
 	_, findings, all := s.compile(now)
 	r := &Report{Objects: all.objects, Ignored: len(all.ignored)}
-	for _, f := range append(s.faults(), findings...) {
+	var told tuning
+	told.tune(all)
+	for _, f := range told.with(append(s.faults(), findings...)) {
 		r.Findings = append(r.Findings, Finding{f.Problem, f.at.file, f.at.line})
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {

@@ -44,7 +44,15 @@ func (f *feed) Update(o any) error {
 	}
 	name := object.place()
 	before := f.objects[name]
-	if next := f.arrive(object, before); next != before {
+	next := f.arrive(object, before)
+	switch {
+	case next == before:
+	case before != nil && f.kind == secretKind && next.uid == before.uid && next.rest == before.rest:
+		f.mu.Lock() // telemetry only: what is compiled stays as it is
+		f.objects[name] = next
+		f.mu.Unlock()
+		f.changed()
+	default:
 		f.change(func() { f.objects[name] = next })
 	}
 	return nil
