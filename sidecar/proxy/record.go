@@ -25,7 +25,6 @@ type recording struct {
 	upTo     time.Duration // since Start: so much of the time has been laid to somebody's account
 	attempt  time.Duration // since Start: when the current attempt began
 	anew     bool          // the trace begins here
-	whole    bool          // FirstToken is when the answer goes out, which is here as a whole
 	taken    int64         // of what captures may take together
 	last     spoken
 }

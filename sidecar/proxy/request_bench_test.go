@@ -90,8 +90,8 @@ func busy() float64 {
 }
 
 // benched runs a proxy and a provider that answers at once, and gives the proxy with its address.
-func benched(b *testing.B) (address string, p *proxy.Proxy) {
-	b.Helper()
+func benched(tb testing.TB, set ...func(*proxy.Options)) (address string, p *proxy.Proxy) {
+	tb.Helper()
 	o := routing.Objects{Secrets: []routing.Secret{}}
 	if _, err := o.Decode([]byte(`
 apiVersion: istio.alibabacloud.com/v1beta1
@@ -103,14 +103,14 @@ spec:
   tls: {mode: DISABLE, allowInsecureKey: true}
   configs: {defaultConfig: {openAIConfig: {model: m, apiKey: sk-raw-0123456789}}}
 `), "default"); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	table, _ := routing.Compile(o, &routing.Workload{Namespace: "default"})
 	store := snapshot.NewStore()
 	store.Publish(&snapshot.Snapshot{Table: table, Ready: true})
 	provider, err := net.Listen("tcp", rawHost+":8080")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 	go func() {
@@ -133,16 +133,20 @@ spec:
 			}()
 		}
 	}()
-	p, err = proxy.New(proxy.Options{Store: store, Log: logr.Discard()})
+	options := proxy.Options{Store: store, Log: logr.Discard()}
+	for _, set := range set {
+		set(&options)
+	}
+	p, err = proxy.New(options)
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	go func() { _ = p.Serve(l) }()
-	b.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = provider.Close()
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
@@ -160,18 +164,18 @@ func askAgain(b *testing.B, app net.Conn) {
 	}
 }
 
-func ask(b *testing.B, app net.Conn, in *bufio.Reader) {
-	b.Helper()
+func ask(tb testing.TB, app net.Conn, in *bufio.Reader) {
+	tb.Helper()
 	if _, err := app.Write(benchRequest); err != nil {
-		b.Fatal(err)
+		tb.Fatal(err)
 	}
 	head, err := in.Peek(12)
 	if err != nil || string(head) != "HTTP/1.1 200" {
-		b.Fatalf("%q %v", head, err)
+		tb.Fatalf("%q %v", head, err)
 	}
 	for last := byte(0); last != '}'; {
 		if last, err = in.ReadByte(); err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
