@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"remora.dev/remora/sidecar/launch"
 	"remora.dev/remora/sidecar/metrics"
 	"remora.dev/remora/sidecar/routing"
 	"remora.dev/remora/sidecar/snapshot"
@@ -87,4 +89,46 @@ func TestWhatKeepsTheConfigurationFromBeingTheNewestIsShown(t *testing.T) {
 	f(true, "1", "1")
 	store.Publish(snapshot.NewStore().Load())
 	f(false, "0", "0")
+}
+
+func TestTheConfigurationThatRunsIsNamedAndAges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, m := snapshot.NewStore(), metrics.New()
+		showConfiguration(m, store)
+		f := func(ready, age string) {
+			t.Helper()
+			if got := shown(t, m, "remora_configuration_ready"); got != ready {
+				t.Errorf("ready: %s, want %s", got, ready)
+			}
+			if got := shown(t, m, "remora_configuration_age_seconds"); got != age {
+				t.Errorf("age: %s, want %s", got, age)
+			}
+			shown(t, m, fmt.Sprintf(`remora_configuration_info{generation="%s"}`, store.Load().Table.Generation()))
+		}
+		f("0", "0")
+		time.Sleep(time.Minute)
+		f("0", "60")
+		var in routing.Objects
+		if _, err := in.Decode([]byte(valid), "default"); err != nil {
+			t.Fatal(err)
+		}
+		table, _ := routing.Compile(in, nil)
+		store.Publish(&snapshot.Snapshot{Table: table, Ready: true})
+		f("1", "0")
+		time.Sleep(time.Minute)
+		store.Publish(&snapshot.Snapshot{Table: table, Ready: true, Outage: &snapshot.Outage{Since: time.Now()}}) // the same
+		f("1", "60")
+	})
+}
+
+func TestWhoseCallsTheseAreIsShownWhereItIsKnown(t *testing.T) {
+	m := metrics.New()
+	showIdentity(m, snapshot.NewStore(), launch.Identity{Workload: "Deployment/sleep", ServiceAccount: "sleeper"})
+	shown(t, m, `remora_workload_info{workload="Deployment/sleep",service_account="sleeper"}`)
+	m = metrics.New()
+	showIdentity(m, snapshot.NewStore(), launch.Identity{})
+	var b strings.Builder
+	if m.Write(&b); strings.Contains(b.String(), "remora_workload_info") {
+		t.Error("a workload is shown that nobody named")
+	}
 }

@@ -94,6 +94,8 @@ func TestWhatEndedBadlyIsCountedByItsError(t *testing.T) {
 	const count = "gen_ai_client_operation_duration_seconds_count"
 	f(func(r *record.Record) { r.Code = routing.FirstTokenTimeout; r.Status = 504 }, count+l("qwen")+`,error_type="FirstTokenTimeout"} 1`+"\n")
 	f(func(r *record.Record) { r.Status = 429 }, count+l("qwen")+`,error_type="429"} 1`+"\n", "no asm_", "no remora_cost")
+	f(func(r *record.Record) { r.Status, r.Code = 429, routing.UpstreamRefusal }, count+l("qwen")+`,error_type="429"} 1`+"\n")
+	f(func(r *record.Record) { r.Status, r.Code = 0, routing.UpstreamRefusal }, count+l("qwen")+`,error_type="UpstreamRefusal"} 1`+"\n")
 	f(func(r *record.Record) { r.Status = 418 }, count+l("qwen")+`,error_type="4xx"} 1`+"\n")
 	f(func(r *record.Record) { r.Status = 599 }, count+l("qwen")+`,error_type="5xx"} 1`+"\n")
 	f(func(r *record.Record) { r.Status = 1000 }, count+l("qwen")+`,error_type="5xx"} 1`+"\n")

@@ -130,10 +130,10 @@ type asm struct {
 	prompt, completion atomic.Int64
 }
 
-// errorOf gives the value of error_type: one word of a closed list.
+// errorOf gives the value of error_type: one word of a closed list. Of a provider's own error that was passed on, that is its status.
 func errorOf(r *record.Record) string {
 	switch {
-	case r.Code != "":
+	case r.Code != "" && (r.Code != routing.UpstreamRefusal || r.Status < 400):
 		return string(r.Code)
 	case r.Status < 400:
 		return ""

@@ -66,6 +66,11 @@ func newEdge(p *Proxy, at netip.Addr) *edge {
 		defer e.mu.Unlock()
 		return float64(len(e.doors))
 	})
+	p.metrics.Gauge("remora_gateway_ports_missing", func() float64 {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return float64(len(e.troubles))
+	})
 	return e
 }
 

@@ -41,7 +41,9 @@ func (r *recording) counted(of record.Usage, m *usage.Meter, secret *mask) {
 	}
 	var plain string
 	if json.Unmarshal(append(append([]byte{'"'}, model...), '"'), &plain) == nil { // else it is cut off in an escape
-		r.ResponseModel = plain
+		model = []byte(plain)
+		secret.over(model) // the key may have been written with escapes
+		r.ResponseModel = string(model[:len(model)-secret.open(model)])
 	}
 }
 
