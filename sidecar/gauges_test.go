@@ -106,7 +106,7 @@ func TestTheConfigurationThatRunsIsNamedAndAges(t *testing.T) {
 			shown(t, m, fmt.Sprintf(`remora_configuration_info{generation="%s"}`, store.Load().Table.Generation()))
 		}
 		f("0", "0")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		f("0", "60")
 		var in routing.Objects
 		if _, err := in.Decode([]byte(valid), "default"); err != nil {
@@ -115,7 +115,7 @@ func TestTheConfigurationThatRunsIsNamedAndAges(t *testing.T) {
 		table, _ := routing.Compile(in, nil)
 		store.Publish(&snapshot.Snapshot{Table: table, Ready: true})
 		f("1", "0")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		store.Publish(&snapshot.Snapshot{Table: table, Ready: true, Outage: &snapshot.Outage{Since: time.Now()}}) // the same
 		f("1", "60")
 	})

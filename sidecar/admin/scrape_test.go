@@ -38,7 +38,7 @@ func TestTheMetricsOnTheirWayStayFewHoweverManyReadThemSlowly(t *testing.T) {
 		if limit := maxTexts + s.last; s.size > limit {
 			t.Errorf("%d bytes are held, and %d may be", s.size, limit)
 		}
-		time.Sleep(requestTime + 1) // in which readers come and go, but the text that they share stays
+		<-time.After(requestTime + 1) // in which readers come and go, but the text that they share stays
 		fresh := s.open()
 		if fresh.page == slow[len(slow)-1].page {
 			t.Error("an old text is given out for ever")

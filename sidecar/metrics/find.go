@@ -111,7 +111,7 @@ func (c *calls) costOf(of *series, currency string) *cost {
 	}
 	if p == nil {
 		k.currency = strings.Clone(k.currency)
-		p = &cost{key: k, text: k.perModel.text("currency", k.currency)}
+		p = &cost{key: k, text: k.text("currency", k.currency)}
 		c.costs[k] = p
 		c.sets++
 	}

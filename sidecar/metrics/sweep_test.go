@@ -29,15 +29,15 @@ func TestSeriesGoSomeTimeAfterTheirProvider(t *testing.T) {
 		s.Observe(&record.Record{Start: time.Now(), Operation: "chat", Code: routing.NoRuleMatches}, "USD")
 		before := shown(s)
 		providers = providers[:1]
-		time.Sleep(retiredTime - time.Minute)
+		<-time.After(retiredTime - time.Minute)
 		has(t, s, `remora_cost_total{provider="demo/goes",model="gpt-5",currency="EUR"} 0.25`, "remora_label_sets 11\n")
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute)
 		has(t, s, `remora_cost_total{provider="demo/stays",model="gpt-5",currency="EUR"} 0.25`, "remora_label_sets 6\n",
 			`no remora_cost_total{provider="demo/goes"`, `no remora_fallbacks_total{provider="demo/goes"`, `no remora_model_token_parts_total{provider="demo/goes"`,
 			`no asm_llm_proxy_prompt_tokens{llmproxy_destination_service="goes.example"`, `remora_fallbacks_total{provider="demo/stays"} 2`,
 			`asm_llm_proxy_prompt_tokens{llmproxy_destination_service="stays.example"`,
 			`gen_ai_client_operation_duration_seconds_count{gen_ai_operation_name="chat",error_type="NoRuleMatches"} 1`)
-		time.Sleep(1000 * time.Hour)
+		<-time.After(1000 * time.Hour)
 		has(t, s, "remora_label_sets 6\n")
 		// It comes back, and begins again.
 		observe("goes")
@@ -55,17 +55,17 @@ func TestNamesOfModelsMakeRoomForOthersAfterADay(t *testing.T) {
 			s.Observe(answeredBy("qwen", fmt.Sprint("first-", i)), "USD")
 		}
 		has(t, s, `no remora_cost_total{provider="demo/qwen",model="first-100"`)
-		time.Sleep(guestTime - time.Hour)
+		<-time.After(guestTime - time.Hour)
 		s.Observe(answeredBy("qwen", "first-0"), "USD")
 		r := answeredBy("qwen", "gpt-5")
 		r.Configured = true
 		s.Observe(r, "USD")
-		time.Sleep(2 * time.Hour)
+		<-time.After(2 * time.Hour)
 		shown(s)
 		s.Observe(answeredBy("qwen", "second"), "USD")
 		has(t, s, `remora_cost_total{provider="demo/qwen",model="second"`, `remora_cost_total{provider="demo/qwen",model="first-0",currency="USD"} 0.5`,
 			`remora_cost_total{provider="demo/qwen",model="gpt-5"`, `no remora_cost_total{provider="demo/qwen",model="first-1"`)
-		time.Sleep(1000 * time.Hour)
+		<-time.After(1000 * time.Hour)
 		shown(s)
 		// What is left: the configured one, and what was counted as others.
 		if c := s.calls; len(c.all) != 2 || len(c.asked.guest) != 0 || len(c.asked.used) != 2 || len(c.parts) != 2 || c.sets != 6 {
