@@ -191,9 +191,9 @@ func path(of routing.Ref) string {
 // rule names it as the access log and the metrics do.
 func rule(r *record.Record) string { return record.RuleText(r.RuleOwner, r.Rule) }
 
-// errorType is a code, or a status that says that something is wrong.
+// errorType is a code, or the status of a provider's own error, as in the metrics.
 func errorType(code routing.Code, status int) string {
-	if code == "" && status >= 400 {
+	if status >= 400 && (code == "" || code == routing.UpstreamRefusal) {
 		return strconv.Itoa(status)
 	}
 	return string(code)

@@ -104,11 +104,11 @@ func TestASpanOfARequestAndOneOfEachAttemptSayAllThatIsKnown(t *testing.T) {
 	first, second := r.Attempts[0], r.Attempts[1]
 	check(spans[1], collector.Span{
 		ID: first.Span.String(), Parent: r.Trace.Span.String(), Name: "chat qwen-turbo", Kind: "CLIENT", Start: first.Start, End: first.Start.Add(first.Duration),
-		Error: "UpstreamRefusal", Flags: 3 | flagKnown,
+		Error: "503", Flags: 3 | flagKnown,
 		Attributes: map[string]any{
 			"gen_ai.operation.name": "chat", "gen_ai.provider.name": "qwen", "gen_ai.request.model": "qwen-turbo", "http.request.method": "POST",
 			"http.response.status_code": int64(503), "network.peer.address": "2001:db8::1", "network.peer.port": int64(8443),
-			"remora.provider": "demo/qwen", "remora.key": "qwen/key", "remora.first_byte_seconds": 0.9, "error.type": "UpstreamRefusal",
+			"remora.provider": "demo/qwen", "remora.key": "qwen/key", "remora.first_byte_seconds": 0.9, "error.type": "503",
 		},
 	})
 	check(spans[2], collector.Span{
@@ -169,6 +169,27 @@ func TestARequestThatWentNowhereHasOneSpan(t *testing.T) {
 			t.Errorf("%s is %v, and nothing is known of it", absent, value)
 		}
 	}
+}
+
+func TestAnErrorIsNamedAsInTheMetrics(t *testing.T) {
+	f := func(code routing.Code, status int, want string) {
+		t.Helper()
+		r := sampled()
+		r.Code, r.Status = code, status
+		r.Attempts[0].Code, r.Attempts[0].Status = code, status
+		for _, s := range sent(t, r, telemetry.Default()) {
+			if s.Text("error.type") != want || s.Error != want {
+				t.Errorf("%s with %d: a %s span says %q, and its status %q", code, status, s.Kind, s.Text("error.type"), s.Error)
+			}
+		}
+	}
+	f("", 200, "")
+	f("", 404, "404")
+	f(routing.UpstreamRefusal, 429, "429")
+	f(routing.UpstreamRefusal, 0, "UpstreamRefusal")
+	f(routing.KeyRefused, 401, "KeyRefused")
+	f(routing.FirstTokenTimeout, 504, "FirstTokenTimeout")
+	f(routing.ClientGone, 0, "ClientGone")
 }
 
 func TestUsageThatWasReportedAsNothingIsZeroAndNotMissing(t *testing.T) {
