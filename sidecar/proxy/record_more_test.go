@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -243,5 +244,42 @@ func TestAWaitForAFreeConnectionIsNobodysTime(t *testing.T) {
 	}
 	if first.Cut != record.Nobody || second.Code != "" {
 		t.Errorf("%+v", all)
+	}
+}
+
+// What is broken in any place has a record or none, and leaves nothing behind: neither a fault, nor a request that is counted for ever.
+func TestBrokenRequestsLeaveNoRecordOpen(t *testing.T) {
+	r, c := observed(t, providers)
+	r.telemetry(func(s *telemetry.Settings) {
+		s.Traces.Endpoint, s.Capture = "http://collector", &telemetry.Capture{Until: time.Now().Add(time.Hour), Sample: 1}
+	})
+	random := rand.New(rand.NewPCG(8, 8))
+	pieces := []string{"\r\n", "\x00", "\xff\xfe", " ", ":", "Host: x\r\n", "Transfer-Encoding: chunked\r\n", "Expect: 100-continue\r\n", "traceparent: " + appsTrace + "\r\n", "#", "http://[::1", "CONNECT ", "%", "Content-Length: 99999999999\r\n", strings.Repeat("a", 20<<10)}
+	for range 400 {
+		text := post("/v1/chat/completions", lengthOf(streamed)+"Traceparent: "+appsTrace+"\r\n", streamed)
+		for range 1 + random.IntN(3) {
+			at := random.IntN(len(text))
+			text = text[:at] + pieces[random.IntN(len(pieces))] + text[min(len(text), at+random.IntN(4)):]
+		}
+		conn, err := net.Dial("tcp", r.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(conn, text)
+		_ = conn.(*net.TCPConn).CloseWrite()
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+	}
+	r.await("remora_requests_in_flight", 0)
+	if fault := r.log.find("fault of the sidecar"); fault != "" {
+		t.Error(fault)
+	}
+	if len(c.records()) == 0 {
+		t.Error("none has a record")
+	}
+	for _, got := range c.records() {
+		if got.Host != qwen || got.Status == 0 && got.Code == "" || strings.ToValidUTF8(got.Path+got.Method+got.AskedModel, "") != got.Path+got.Method+got.AskedModel {
+			t.Errorf("got %+v", got)
+		}
 	}
 }
