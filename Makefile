@@ -20,8 +20,9 @@ SOAKTIME ?= 30m
 help: ## Show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## Build bin/webhook, bin/sidecar and bin/redirect, static binaries
-	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./webhook ./sidecar ./sidecar/redirect
+build: ## Build bin/webhook, bin/sidecar, bin/redirect and bin/kubectl-remora, static binaries
+	@mkdir -p bin; CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./webhook ./sidecar ./sidecar/redirect ./webhook/kubectl-remora
+	@ln -sf kubectl-remora bin/kubectl_complete-remora # by which kubectl completes `kubectl remora`
 
 images: build ## Pack them into container images, bin/*.tar, without a container engine
 	@go run ./test/images bin
