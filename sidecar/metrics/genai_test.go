@@ -199,9 +199,17 @@ func TestLabelSetsEnd(t *testing.T) {
 	lint(t, shown(s))
 }
 
-// lint has Prometheus' own tool read what is written.
+// lint has Prometheus' own tool read what is written, and looks for what it overlooks: a series that comes twice.
 func lint(t *testing.T, text string) {
 	t.Helper()
+	seen := map[string]bool{}
+	for line := range strings.Lines(text) {
+		series := line[:strings.LastIndexByte(line, ' ')]
+		if seen[series] && !strings.HasPrefix(line, "#") {
+			t.Errorf("twice: %.300s", series)
+		}
+		seen[series] = true
+	}
 	check := exec.CommandContext(t.Context(), "promtool", "check", "metrics")
 	check.Stdin = strings.NewReader(text)
 	out, err := check.CombinedOutput()
