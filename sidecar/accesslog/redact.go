@@ -153,7 +153,8 @@ func (w *words) word() {
 	}
 	word, after := w.text[from:w.at], w.after
 	w.after = nothing
-	if bytes.HasPrefix(word, []byte("-----BEGIN")) {
+	if i := bytes.Index(word, []byte("-----BEGIN")); i >= 0 {
+		w.to = appendWithoutEmail(w.to, word[:i])
 		w.armour()
 		return
 	}

@@ -112,6 +112,9 @@ func isCredential(word []byte) bool {
 	return len(word) >= 20 || len(word) >= 6 && bytes.ContainsAny(word, "0123456789")
 }
 
+// awsSecretLength is that of the secret keys of AWS: less is asked of a word that is just as long.
+const awsSecretLength = 40
+
 // minRandom is how long a word is at least that looks as if it were drawn by lot.
 const minRandom = 24
 
@@ -151,8 +154,14 @@ func isMixed(part []byte) bool {
 			hex, hexDigits = 0, false
 		}
 	}
-	return longest >= 32 && seen[digits] && (seen[small] || seen[capital]) ||
-		seen[digits] && seen[small] && seen[capital] && turns*3 >= len(part)
+	if longest >= 32 && seen[digits] && (seen[small] || seen[capital]) {
+		return true
+	}
+	least := 3
+	if len(part) == awsSecretLength {
+		least = 4
+	}
+	return seen[digits] && seen[small] && seen[capital] && turns*least >= len(part)
 }
 
 // The classes of letters.
@@ -177,32 +186,35 @@ func classOf(c byte) int {
 
 // appendWithoutEmail appends a word, with its mail addresses replaced.
 func appendWithoutEmail(b, word []byte) []byte {
-	for {
-		at := bytes.IndexByte(word, '@')
-		width := 1
-		if i := bytes.Index(word, []byte("%40")); i >= 0 && (at < 0 || i < at) {
-			at, width = i, 3
+	done, last := 0, 0 // what of the word is written, and where the last sign ended
+	for at := 0; at < len(word); {
+		width := 0
+		if word[at] == '@' {
+			width = 1
+		} else if word[at] == '%' && bytes.HasPrefix(word[at:], []byte("%40")) { // as URLs have it
+			width = 3
 		}
-		if at < 0 {
-			return append(b, word...)
+		if width == 0 {
+			at++
+			continue
 		}
 		local := at
-		for local > 0 && isLocal(word[local-1]) {
+		for local > last && isLocal(word[local-1]) {
 			local--
 		}
-		end := at + width
-		dot := false
+		end, dot := at+width, false
 		for end < len(word) && (isLetter(word[end]) || word[end] == '-' || word[end] == '.') {
 			dot = dot || word[end] == '.' && end > at+width
 			end++
 		}
-		if local == at || !dot {
-			b, word = append(b, word[:at+width]...), word[at+width:]
-			continue
+		if local < at && dot {
+			b = append(append(b, word[done:local]...), anEmail...)
+			done, last, at = end, end, end
+		} else {
+			last, at = at+width, at+width
 		}
-		b = append(append(b, word[:local]...), anEmail...)
-		word = word[end:]
 	}
+	return append(b, word[done:]...)
 }
 
 // isLocal tells whether a byte may be in front of the @.
