@@ -66,6 +66,10 @@ func TestAGatewayServesThePortsOfItsGatewaysFromAFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	requests, err := process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -102,6 +106,10 @@ func TestAGatewayServesThePortsOfItsGatewaysFromAFile(t *testing.T) {
 	await("listening", port)
 	if got := call(port); got != "hello api.example.com" {
 		t.Errorf("got %s", got)
+	}
+	var line struct{ Logger, Host, Client string }
+	if err := json.NewDecoder(requests).Decode(&line); err != nil || line.Logger != "access" || line.Host != "api.example.com" || line.Client != "127.0.0.1" {
+		t.Errorf("the access log says %+v: %v", line, err)
 	}
 	other := free()
 	if err := os.WriteFile(config, fmt.Appendf(nil, behindGateway, servers, other), 0o600); err != nil {

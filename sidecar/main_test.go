@@ -136,8 +136,17 @@ func start(t *testing.T, flags ...string) *sidecar {
 func startProgram(t *testing.T, program string, flags ...string) *sidecar {
 	t.Helper()
 	flags = append([]string{"proxy", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--health", "127.0.0.1:0"}, flags...)
-	s := &sidecar{t: t, process: exec.CommandContext(t.Context(), program, flags...)}
-	s.process.Env = append(os.Environ(), "TEST_AS_SIDECAR=1")
+	process := exec.CommandContext(t.Context(), program, flags...)
+	process.Env = append(os.Environ(), "TEST_AS_SIDECAR=1")
+	s := startProcess(t, process)
+	go func() { _, _ = io.Copy(io.Discard, s.log) }()
+	return s
+}
+
+// startProcess is start for a command. What it writes to its log after it serves has to be read.
+func startProcess(t *testing.T, process *exec.Cmd) *sidecar {
+	t.Helper()
+	s := &sidecar{t: t, process: process}
 	logged, err := s.process.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +167,6 @@ func startProgram(t *testing.T, program string, flags ...string) *sidecar {
 		if line.Msg == "serving" {
 			s.listen, s.admin, s.health = line.Listen[0], line.Admin, "http://"+line.Health
 			s.log = logged
-			go func() { _, _ = io.Copy(io.Discard, logged) }()
 			return s
 		}
 	}
