@@ -52,7 +52,7 @@ type Log struct {
 // New makes a log that writes to a writer that never waits and keeps nothing of what it is handed. Each line says whose calls these are.
 func New(to io.Writer, form Form, of launch.Identity) *Log {
 	for _, name := range []*string{&of.Pod, &of.Namespace, &of.Workload, &of.ServiceAccount, &of.Node} {
-		*name = string(clean(nil, *name, nameRoom))
+		*name = string(clean(nil, *name))
 	}
 	l := &Log{to: to, form: form, of: of, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 		TimeKey: "time", NameKey: "logger", EncodeTime: zapcore.TimeEncoderOfLayout(timeForm), EncodeName: zapcore.FullNameEncoder,

@@ -47,7 +47,7 @@ func written(form Form, r *record.Record, s *telemetry.Settings) string {
 }
 
 // fields reads a line.
-func fields(t testing.TB, line string) map[string]any {
+func fields(t *testing.T, line string) map[string]any {
 	t.Helper()
 	var got map[string]any
 	if err := json.Unmarshal([]byte(line), &got); err != nil {

@@ -11,8 +11,8 @@ const (
 )
 
 // isClean tells whether a value can be written as it is: most can.
-func isClean[text string | []byte](value text, room int) bool {
-	if len(value) > room {
+func isClean[text string | []byte](value text) bool {
+	if len(value) > nameRoom {
 		return false
 	}
 	for i := range len(value) {
@@ -24,9 +24,9 @@ func isClean[text string | []byte](value text, room int) bool {
 }
 
 // clean appends a value without what could end a line, end a string, move the cursor of a terminal or turn the direction of text, and not
-// more of it than takes up room bytes of JSON.
-func clean(b []byte, value string, room int) []byte {
-	room -= len(more)
+// more of it than takes up nameRoom bytes of JSON.
+func clean(b []byte, value string) []byte {
+	room := nameRoom - len(more)
 	for i := 0; i < len(value); {
 		c, size := utf8.DecodeRuneInString(value[i:])
 		part, cost := value[i:i+size], size

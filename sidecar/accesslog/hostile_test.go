@@ -39,7 +39,7 @@ func TestWhateverIsSaidALineIsOneLineOfBoundedJSON(t *testing.T) {
 	for _, text := range []string{
 		"\n", "\r\n{\"logger\":\"access\"}\n", "\x00", "\x1b[2J", "\xff\xfe", "\u2028", "\u0085", "\u202e", "\"", "\\", "\\\"", "é", "模型", "\U0001F600", "\uFFFD", "<&>", "\x7f", "x\u200bx",
 	} {
-		for _, times := range []int{1, 83, 84, 85, 127, 128, 255, 256, 257, 100_000} {
+		for _, times := range []int{1, 83, 84, 85, 127, 128, 255, 256, 257, 10_000} {
 			r, of := filled(strings.Repeat(text, times))
 			s := &telemetry.Settings{AccessLog: telemetry.AccessLog{Level: telemetry.All, Sample: 1}, Prices: telemetry.Prices{Currency: r.Host}}
 			var b strings.Builder

@@ -116,7 +116,7 @@ func (e *line) ref(to zapcore.ObjectEncoder, key string, r routing.Ref) {
 func (e *line) join(to zapcore.ObjectEncoder, key string) {
 	switch {
 	case len(e.joined) == 0:
-	case isClean(e.joined, nameRoom):
+	case isClean(e.joined):
 		to.AddByteString(key, e.joined)
 	default:
 		e.name(to, key, string(e.joined))
@@ -127,10 +127,10 @@ func (e *line) join(to zapcore.ObjectEncoder, key string) {
 func (e *line) name(to zapcore.ObjectEncoder, key, value string) {
 	switch {
 	case value == "":
-	case isClean(value, nameRoom):
+	case isClean(value):
 		to.AddString(key, value)
 	default:
-		e.room = clean(e.room[:0], value, nameRoom)
+		e.room = clean(e.room[:0], value)
 		to.AddByteString(key, e.room)
 	}
 }
@@ -140,11 +140,11 @@ func (e *line) said(to zapcore.ObjectEncoder, key, value string) {
 	if value == "" {
 		return
 	}
-	if isClean(value, nameRoom) && keyIn(value) < 0 {
+	if isClean(value) && keyIn(value) < 0 {
 		to.AddString(key, value)
 		return
 	}
-	e.room = withoutKey(clean(e.room[:0], value, nameRoom))
+	e.room = withoutKey(clean(e.room[:0], value))
 	to.AddByteString(key, e.room)
 }
 

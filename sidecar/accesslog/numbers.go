@@ -104,7 +104,7 @@ func recognise(f figures) (length int, by string) {
 			}
 		case isCard(d[:n]):
 			length, by = i, aCard
-		case isPhone(d[:n], f.plus, groups > 1) && !dots && !(first == 4 && second == 2):
+		case isPhone(d[:n], f.plus, groups > 1) && !dots && (first != 4 || second != 2):
 			length, by = i, aPhone
 		}
 		signs := between(f.text[i:])

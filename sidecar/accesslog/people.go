@@ -59,7 +59,7 @@ func (e *line) appendPeople(b []byte) []byte {
 
 // safe is what a terminal shows and does not obey.
 func (e *line) safe(value string) []byte {
-	e.room = withoutKey(clean(e.room[:0], value, nameRoom))
+	e.room = withoutKey(clean(e.room[:0], value))
 	return e.room
 }
 
