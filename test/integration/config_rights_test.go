@@ -81,7 +81,7 @@ func (m manifests) eachServiceAccountMayDoWhatItMustAndNothingMore(t *testing.T)
 				"watch core/namespaces -", "list core/pods team-a", "create core/serviceaccounts team-a", "create core/secrets team-a",
 				"patch core/secrets team-a remora-sidecar-keys", "delete core/secrets team-a remora-sidecar-access", "create core/serviceaccounts/token team-a remora-sidecar",
 				"patch rbac.authorization.k8s.io/roles team-a remora-sidecar", "delete rbac.authorization.k8s.io/rolebindings team-a remora-sidecar",
-				"watch core/configmaps remora-system remora-trusted-ca",
+				"watch core/configmaps remora-system remora-trusted-ca", "watch core/configmaps remora-system remora-telemetry",
 				"list core/services -", "watch core/nodes -", "update discovery.k8s.io/endpointslices team-a", "delete discovery.k8s.io/endpointslices team-a",
 				"watch networking.istio.io/destinationrules -", "watch inference.networking.k8s.io/inferencepools -", "patch networking.istio.io/gateways/status team-a g",
 			},

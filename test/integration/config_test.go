@@ -179,6 +179,8 @@ llmroutes.remora.dev ["CREATE","UPDATE"] Fail None 5 Namespaced /validate-istio-
 llmproviders-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmprovider
 llmroutes-delete.remora.dev ["DELETE"] Ignore None 5 Namespaced /validate-istio-alibabacloud-com-v1beta1-llmroute
 istio.remora.dev ["CREATE","UPDATE"] Ignore None 2 Namespaced /warn-istio
+telemetry.remora.dev ["CREATE","UPDATE"] Fail None 5 Namespaced /judge-telemetry
+telemetry.namespaces.remora.dev ["CREATE","UPDATE"] Fail None 5 Cluster /judge-telemetry
 namespaces.pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
 pods.remora.dev ["CREATE"] Fail None 5 Namespaced /judge-pod
 `
