@@ -16,9 +16,10 @@ import (
 
 // The limits of what people write. The controller copies it to every namespace, and every sidecar holds it.
 const (
-	MaxText   = 64 << 10 // bytes of YAML
-	MaxPrices = 1000
-	maxTold   = 20 // faults at once: whoever reads them mends the first
+	MaxText    = 64 << 10 // bytes of YAML
+	MaxPrices  = 1000
+	maxWritten = 2 * MaxText // of JSON
+	maxTold    = 20          // faults at once: whoever reads them mends the first
 )
 
 // Parse reads the YAML form. It gives all faults, each with its path and remedy, and settings only where there are none.
@@ -64,6 +65,9 @@ func Parse(text []byte) (Settings, field.ErrorList) {
 			faults = append(faults[:maxTold:maxTold], field.Invalid(whole, "", fmt.Sprintf("%d faults more", more)))
 		}
 		return Settings{}, faults
+	}
+	if written, err := s.Encode(); err != nil || len(written) > maxWritten { // anchors make much of little
+		return Settings{}, field.ErrorList{field.TooLong(whole, "", MaxText)}
 	}
 	s.Prices.index = newPriceIndex(s.Prices.Models)
 	return s, nil
