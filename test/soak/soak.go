@@ -13,6 +13,7 @@ import (
 // settings are what a run is told.
 type settings struct {
 	length  time.Duration
+	calls   int // in place of length: so many are made, and nothing is said of leaks
 	seed    uint64
 	apps    int
 	sidecar string
@@ -20,6 +21,7 @@ type settings struct {
 
 const (
 	progressInterval = 10 * time.Second
+	callsLimit       = 10 * time.Minute // that a number of calls may take
 	editInterval     = 300 * time.Millisecond
 	// settleTries is how often it is tried again, once a second, when goroutines and connections have not come down.
 	settleTries = 120
@@ -27,7 +29,11 @@ const (
 
 // run soaks a sidecar. Its error says all that was wrong.
 func run(ctx context.Context, s settings, out io.Writer) error {
-	fmt.Fprintf(out, "soak: %s with %d apps, seed %d\n", s.length, s.apps, s.seed)
+	extent := s.length.String()
+	if s.calls > 0 {
+		extent = fmt.Sprintf("%d calls", s.calls)
+	}
+	fmt.Fprintf(out, "soak: %s with %d apps, seed %d\n", extent, s.apps, s.seed)
 	folder, err := os.MkdirTemp("", "soak")
 	if err != nil {
 		return err
@@ -39,6 +45,11 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	}
 	defer w.close()
 
+	if s.calls > 0 {
+		w.soak(ctx, out, callsLimit, 0)
+		v := verdict{w: w}
+		return v.judge(ctx, out)
+	}
 	begun := time.Now()
 	warm := min(s.length/6, 2*time.Minute)
 	rest := min(s.length/4, time.Minute)
@@ -61,7 +72,7 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "rested:    %s\n\n", last)
 	v := verdict{w: w, base: base, last: last}
-	return v.judge(out)
+	return v.judge(ctx, out)
 }
 
 // soak lets all apps call for so long. Each run of it makes its own choices.
@@ -73,23 +84,35 @@ func (w *world) soak(ctx context.Context, out io.Writer, length time.Duration, r
 		running.Go(func() {
 			a := newApp(w, rand.New(rand.NewPCG(w.settings.seed, round<<32|uint64(i))))
 			defer a.close()
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && w.wants() {
 				a.call()
 			}
 		})
 	}
-	running.Go(func() { w.edit(ctx, rand.New(rand.NewPCG(w.settings.seed, round<<32|1<<31))) })
+	apps := make(chan struct{})
+	go func() {
+		running.Wait()
+		close(apps)
+	}()
+	var edits sync.WaitGroup
+	edits.Go(func() { w.edit(ctx, rand.New(rand.NewPCG(w.settings.seed, round<<32|1<<31))) })
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			fmt.Fprintf(out, "%8s  %s  %s\n", time.Since(w.begun).Round(time.Second), w.counts.line(), w.now())
-		case <-ctx.Done():
-			running.Wait() // each of them ends its call
+		case <-apps: // each of them ends its call
+			cancel()
+			edits.Wait()
 			return
 		}
 	}
+}
+
+// wants tells whether another call is to be made.
+func (w *world) wants() bool {
+	return w.settings.calls == 0 || w.begunCalls.Add(1) <= int64(w.settings.calls)
 }
 
 // edit changes the configuration again and again, to another good one.

@@ -27,6 +27,15 @@ func TestNothingLeaksInTwoMinutes(t *testing.T) {
 	}
 }
 
+// What metrics, access log and traces say of them is one record, and that is the provider's own. What the estimates of answers that were
+// cut are off is in the test's output.
+func TestTokensOfTenThousandMixedRequestsAreTheSameEverywhere(t *testing.T) {
+	s := settings{calls: 11_000, seed: uint64(time.Now().UnixNano()), apps: 64} // some are for foreign hosts, and some never are whole
+	if err := run(t.Context(), s, t.Output()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestALeakIsSeen(t *testing.T) {
 	base := levels{goroutines: 40, files: 25, resident: 30 << 20}
 	for name, l := range map[string]levels{

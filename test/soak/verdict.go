@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +26,8 @@ func (v *verdict) fail(format string, args ...any) {
 }
 
 // judge prints the figures. Its error says all that was wrong.
-func (v *verdict) judge(out io.Writer) error {
-	s, err := v.w.samples()
+func (v *verdict) judge(ctx context.Context, out io.Writer) error {
+	s, err := v.w.end(ctx)
 	if err != nil {
 		return err
 	}
@@ -35,6 +36,7 @@ func (v *verdict) judge(out io.Writer) error {
 	v.failures(table, s)
 	v.tokens(table, s)
 	v.estimates(table, s)
+	v.accounts(table, s)
 	if err := table.Flush(); err != nil {
 		return err
 	}
@@ -44,6 +46,10 @@ func (v *verdict) judge(out io.Writer) error {
 	v.wrong = append(v.wrong, v.w.counts.wrongs()...)
 	if len(v.wrong) > 0 {
 		return errors.New(strings.Join(v.wrong, "\n      "))
+	}
+	if v.w.settings.calls > 0 {
+		fmt.Fprintf(out, "\nNo token is missing in metrics, access log and traces. To choose all of it again: -seed %d\n", v.w.settings.seed)
+		return nil
 	}
 	fmt.Fprintf(out, "\nNothing has leaked, and no token is missing. To choose all of it again: -seed %d\n", v.w.settings.seed)
 	return nil

@@ -10,9 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"remora.dev/remora/test/collector"
 	"remora.dev/remora/test/llmserver"
 )
 
@@ -105,23 +107,37 @@ spec:
     retries: {attempts: 2, retryOn: [connect-failure, rate-limited, reset, 5xx, first-token]}
 `
 
+// telemetry has every request in the access log, and a share of them in traces.
+const telemetry = `
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: remora-telemetry}
+data:
+  telemetry.yaml: |
+    traces: {endpoint: "COLLECTOR", sample: SAMPLE}
+`
+
 // world is a provider and a sidecar in front of it.
 type world struct {
-	settings settings
-	folder   string
-	begun    time.Time
-	provider *llmserver.Server
-	sidecar  *exec.Cmd
-	ended    chan struct{} // closed when the sidecar has
-	said     bytes.Buffer  // by the sidecar; to be read when it has ended
-	listen   string
-	admin    string
-	watcher  *http.Client
-	counts   *counts
+	settings   settings
+	folder     string
+	begun      time.Time
+	provider   *llmserver.Server
+	sidecar    *exec.Cmd
+	ended      chan struct{} // closed when the sidecar has
+	said       bytes.Buffer  // by the sidecar; to be read when it has ended
+	log        accessLog
+	collector  *collector.Collector
+	begunCalls atomic.Int64
+	listen     string
+	admin      string
+	watcher    *http.Client
+	counts     *counts
 }
 
 func newWorld(ctx context.Context, folder string, s settings) (_ *world, err error) {
-	w := &world{settings: s, folder: folder, begun: time.Now(), counts: newCounts(), watcher: &http.Client{Timeout: 30 * time.Second}}
+	w := &world{settings: s, folder: folder, begun: time.Now(), counts: newCounts(), watcher: &http.Client{Timeout: 30 * time.Second}, log: accessLog{told: told{}}}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -135,6 +151,9 @@ func newWorld(ctx context.Context, folder string, s settings) (_ *world, err err
 		Queries:    map[string]string{azure: "api-version=2024-10-21"},
 	})
 	if err != nil {
+		return nil, err
+	}
+	if w.collector, err = collector.Start(collector.Options{}); err != nil {
 		return nil, err
 	}
 	if err := w.provider.WriteCA(w.path("ca.pem")); err != nil {
@@ -153,7 +172,11 @@ func (w *world) path(name string) string { return filepath.Join(w.folder, name) 
 
 // configure replaces the configuration, whole from one instant on.
 func (w *world) configure(model int) error {
-	text := strings.ReplaceAll(configuration, "MODEL", string(rune('a'+model)))
+	sample := "0.01"
+	if w.settings.calls > 0 {
+		sample = "1"
+	}
+	text := strings.NewReplacer("MODEL", string(rune('a'+model)), "COLLECTOR", w.collector.URL, "SAMPLE", sample).Replace(configuration + telemetry)
 	if err := os.WriteFile(w.path("draft"), []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -179,7 +202,7 @@ func (w *world) start(ctx context.Context) error {
 	w.sidecar = exec.CommandContext(ctx, binary, "proxy", "--config="+w.path("config"), "--listen="+w.listen, "--admin="+w.admin, "--health="+ports[2],
 		"--trusted-ca="+w.path("ca.pem"))
 	w.sidecar.Env = append(os.Environ(), "GOMEMLIMIT=256MiB") // as in a pod of some size
-	w.sidecar.Stdout, w.sidecar.Stderr = &w.said, &w.said
+	w.sidecar.Stdout, w.sidecar.Stderr = &w.log, &w.said
 	w.sidecar.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := w.sidecar.Start(); err != nil {
 		return err
@@ -206,6 +229,36 @@ func (w *world) start(ctx context.Context) error {
 	}
 }
 
+// end awaits the end of all requests, gives what the sidecar has counted of them, and ends it and the provider in order: what is left of the
+// log and the traces comes by then.
+func (w *world) end(ctx context.Context) (samples, error) {
+	var s samples
+	for {
+		var err error
+		if s, err = w.samples(); err != nil {
+			return nil, err
+		}
+		if s["remora_requests_in_flight"] == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%v requests do not end: %w", s["remora_requests_in_flight"], ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	if err := w.sidecar.Process.Signal(syscall.SIGTERM); err != nil {
+		return nil, err
+	}
+	select {
+	case <-w.ended:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("the sidecar does not end: %w", ctx.Err())
+	}
+	w.provider.Close()
+	return s, nil
+}
+
 func (w *world) close() {
 	if w.ended != nil {
 		_ = w.sidecar.Process.Kill()
@@ -213,6 +266,9 @@ func (w *world) close() {
 	}
 	if w.provider != nil {
 		w.provider.Close()
+	}
+	if w.collector != nil {
+		w.collector.Close()
 	}
 }
 
