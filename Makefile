@@ -64,10 +64,11 @@ generate: ## Write the deep copies of apis/ and the CRDs of config/crd from the 
 	  for old in config/crd/*_*.yaml; do [ -e "$$new/$${old##*/}" ] || rm -f "$$old"; done; \
 	  for f in "$$new"/*; do cmp -s "$$f" config/crd/$${f##*/} || install -m 644 "$$f" config/crd/; done
 
-bench: build ## Measure: sidecar and gateway beside a bare fasthttp proxy, nginx and haproxy; simulated models; in Kubernetes; injection
+bench: build ## Measure: sidecar and gateway beside a bare fasthttp proxy, nginx and haproxy; telemetry; simulated models; in Kubernetes; injection
 	@.ci/prerequisites bench
 	@go run ./test/bench
 	@go run ./test/bench/gateway
+	@go run ./test/bench/telemetry
 	@mkdir -p docs; go run ./test/bench/models -docs docs
 	@go run ./test/bench/cluster
 	@go run ./test/bench/pods

@@ -91,6 +91,7 @@ func (u unmet) words(q Request, model []byte) string {
 	case ofParameter:
 		value, present := q.QueryParameter(u.name)
 		return fmt.Sprintf("parameter %q: ", u.name) + has(value, present, "is absent") + u.value.wants()
+	case nothing:
 	}
 	return "nothing is wanted"
 }
