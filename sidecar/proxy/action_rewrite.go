@@ -20,6 +20,3 @@ func (c *call) upstreamAuthority() string {
 	}
 	return authority
 }
-
-// rewritten is the request's path as the rule wants it at the backend.
-func (c *call) rewritten() []byte { return c.rule.Rewritten(c.path) }

@@ -225,7 +225,7 @@ func (g *gatewayRig) metricsText() string {
 func grepLines(text, part string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
-		if strings.Contains(line, part) {
+		if strings.Contains(line, part) && line[0] != '#' {
 			fmt.Fprint(&out, line)
 		}
 	}
