@@ -85,7 +85,7 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: `Look whether the installation is healthy: definitions, webhook and its certificates, controller, namespaces with what their sidecars need, telemetry
 settings, LLMProviders and LLMRoutes, sidecars and gateways. Each finding says what to do. The exit code is 1 where there is one.
 
-It takes the rights of the ClusterRole remora-viewer. What whoever calls may not look at is named, and is no finding.`,
+It takes the rights of the ClusterRole remora-viewer. What whoever calls may not look at is named, and is no finding, unless that is everything.`,
 		Example: `  kubectl remora check
 
   # Only what concerns the namespace of the context, for a program
@@ -165,7 +165,11 @@ func (i *inspection) run(ctx context.Context) error {
 		}
 		return cmp.Compare(a.Object, b.Object)
 	})
-	i.verdict.Healthy = len(i.verdict.Findings) == 0
+	seen := 0
+	for _, n := range i.verdict.Looked {
+		seen += n
+	}
+	i.verdict.Healthy = len(i.verdict.Findings) == 0 && seen > 0
 	return nil
 }
 
@@ -201,8 +205,13 @@ func (p *page) verdict(v *Verdict, format string) error {
 			}
 		}
 	}
-	if v.Healthy {
+	switch {
+	case v.Healthy && len(v.Unseen) == 0:
 		return p.line(span{"healthy", green})
+	case v.Healthy:
+		return p.line(span{"nothing is wrong with what could be looked at", green})
+	case len(v.Findings) == 0:
+		return p.line(span{"nothing could be looked at: it takes the rights of the ClusterRole remora-viewer", red})
 	}
 	return p.line(span{number(len(v.Findings), "finding"), red})
 }
