@@ -137,8 +137,8 @@ func TestTopShowsTheCallsOfEachPodAndNamesThoseThatDoNotAnswer(t *testing.T) {
 	}
 	if len(r.Rows) != 1 || r.Rows[0].Name != "moonshot-v1-8k" || r.Rows[0].Requests <= 0 || r.Rows[0].Failed != 0 {
 		t.Errorf("rows: %+v", r.Rows)
-	} else if got, want := r.Rows[0].Input/r.Rows[0].Requests, 12.0; got != want || r.Rows[0].Output*4 != r.Rows[0].Input {
-		t.Errorf("%v input tokens a request, want %v", got, want)
+	} else if in, out := r.Rows[0].Input/r.Rows[0].Requests, r.Rows[0].Output/r.Rows[0].Requests; in < 11 || in > 13 || out < 2.5 || out > 3.5 {
+		t.Errorf("%v and %v tokens a request, want about 12 and 3: a call may end while it is counted", in, out)
 	}
 	silent := map[string]string{}
 	for _, s := range r.Silent {
