@@ -42,6 +42,7 @@ var calls = []call{
 
 // load has apps call at each sidecar until ctx ends: a few calls at a time, of all kinds.
 func (r *rig) load(ctx context.Context, t *testing.T) {
+	t.Helper()
 	for _, s := range r.targets {
 		if s.listen == "" || s.labels["namespace"] == "kept" {
 			continue
@@ -56,6 +57,7 @@ func (r *rig) load(ctx context.Context, t *testing.T) {
 
 // caller calls once a tick, or as soon as the call before has ended.
 func (r *rig) caller(ctx context.Context, t *testing.T, client *http.Client, gateway string, every time.Duration) {
+	t.Helper()
 	ended := make(chan struct{})
 	t.Cleanup(func() { <-ended; client.CloseIdleConnections() })
 	go func() {

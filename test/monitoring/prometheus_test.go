@@ -51,7 +51,7 @@ func newPrometheus(t *testing.T, r *rig) *prometheus {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("prometheus", "--config.file="+r.write(t, "prometheus.yaml", config), "--storage.tsdb.path="+filepath.Join(r.folder, "data"), "--web.listen-address="+address) //nolint:noctx // it is killed
+	cmd := exec.Command("prometheus", "--config.file="+r.write(t, "prometheus.yaml", config), "--storage.tsdb.path="+filepath.Join(r.folder, "data"), "--web.listen-address="+address)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

@@ -124,7 +124,7 @@ func (r *rig) sidecar(t *testing.T, namespace, pod, workload, command string, ar
 	if command == launch.Proxy {
 		args = append(args, "--listen", any)
 	}
-	cmd := exec.Command(binary, args...) //nolint:noctx // it is asked to end
+	cmd := exec.Command(binary, args...)
 	cmd.Env = append(os.Environ(), launch.PodVariable+"="+pod, launch.NamespaceVariable+"="+namespace, launch.WorkloadVariable+"="+workload, launch.ServiceAccountVariable+"=default")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := cmd.StderrPipe()
