@@ -4,6 +4,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"io"
 	"math/rand/v2"
 	"sync"
@@ -55,13 +56,10 @@ func New(to io.Writer, form Form, of launch.Identity) *Log {
 		*name = string(clean(nil, *name))
 	}
 	l := &Log{to: to, form: form, of: of, encoder: zapcore.NewJSONEncoder(zapcore.EncoderConfig{
-		TimeKey: "time", NameKey: "logger", EncodeTime: zapcore.TimeEncoderOfLayout(timeForm), EncodeName: zapcore.FullNameEncoder,
+		TimeKey: "time", NameKey: "logger", EncodeTime: zapcore.TimeEncoderOfLayout(timeForm), EncodeName: zapcore.FullNameEncoder, SkipLineEnding: true,
 	})}
-	l.lines.New = func() any {
-		e := &line{}
-		e.self[0] = zapcore.Field{Type: zapcore.InlineMarshalerType, Interface: e}
-		return e
-	}
+	escaper := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true})
+	l.lines.New = func() any { return &line{escaper: escaper} }
 	return l
 }
 
@@ -75,9 +73,12 @@ func (l *Log) Record(r *record.Record, s *telemetry.Settings) {
 	if l.form == People {
 		e.people = e.appendPeople(e.people[:0])
 		_, _ = l.to.Write(e.people) // which never fails
-	} else if b, err := l.encoder.EncodeEntry(zapcore.Entry{Time: r.Start.UTC(), LoggerName: Name}, e.self[:]); err == nil {
-		_, _ = l.to.Write(b.Bytes())
+	} else if b, err := l.encoder.EncodeEntry(zapcore.Entry{Time: r.Start.UTC(), LoggerName: Name}, nil); err == nil {
+		e.out = append(e.out[:0], bytes.TrimSuffix(b.Bytes(), []byte{'}'})...)
 		b.Free()
+		e.fields()
+		e.out = append(e.out, "}\n"...)
+		_, _ = l.to.Write(e.out)
 	}
 	e.record, e.settings = nil, nil
 	l.lines.Put(e)

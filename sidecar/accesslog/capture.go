@@ -3,8 +3,6 @@ package accesslog
 import (
 	"unicode/utf8"
 
-	"go.uber.org/zap/zapcore"
-
 	"remora.dev/remora/sidecar/record"
 	"remora.dev/remora/sidecar/telemetry"
 )
@@ -26,7 +24,7 @@ type excerpt struct {
 }
 
 // capture adds prompt and answer.
-func (e *line) capture(to zapcore.ObjectEncoder) {
+func (e *line) capture() {
 	if !captured(e.record, e.settings) {
 		return
 	}
@@ -36,9 +34,9 @@ func (e *line) capture(to zapcore.ObjectEncoder) {
 		excerpt
 	}{{"prompt", "prompt_truncated", prompt}, {"answer", "answer_truncated", answer}} {
 		if len(f.text) > 0 {
-			to.AddByteString(f.key, f.text)
+			e.escaped(f.key, f.text)
 		}
-		truth(to, f.truncated, f.excerpt.truncated)
+		e.truth(f.truncated, f.excerpt.truncated)
 	}
 }
 

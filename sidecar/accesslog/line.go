@@ -1,10 +1,13 @@
 package accesslog
 
 import (
+	"bytes"
 	"encoding/hex"
 	"math"
+	"strconv"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"remora.dev/remora/sidecar/launch"
@@ -18,72 +21,71 @@ type line struct {
 	record   *record.Record
 	settings *telemetry.Settings
 	of       *launch.Identity
-	self     [1]zapcore.Field // what hands the line to the encoder
+	out      []byte           // the line
+	escaper  zapcore.Encoder  // of values that cannot be written as they are
+	field    [1]zapcore.Field // what it is handed
 	joined   []byte           // a value that is put together
 	room     []byte           // a value that is cleaned
 	people   []byte
 	texts    texts
 }
 
-// MarshalLogObject adds the fields. What is not known, and what did not happen, is left out.
-func (e *line) MarshalLogObject(to zapcore.ObjectEncoder) error {
+// fields adds them. What is not known, and what did not happen, is left out. Most values are clean and most keys are constants: written as they
+// are, a line takes a third of the time that an encoder needs to look at each byte of them.
+func (e *line) fields() {
 	r, u := e.record, &e.record.Usage
 	// What ASM has, by the names that it has there.
-	e.said(to, "request_model", r.RequestModel)
+	e.said("request_model", r.RequestModel)
 	if u.Reported {
-		to.AddInt64("request_prompt_tokens", u.Input)
-		to.AddInt64("request_completion_tokens", u.Output)
+		e.integer("request_prompt_tokens", u.Input)
+		e.integer("request_completion_tokens", u.Output)
 	}
-	e.identity(to)
+	e.identity()
 
-	e.said(to, "host", r.Host)
-	e.rule(to)
-	e.ref(to, "provider", r.Provider)
-	e.name(to, "server", r.Server)
-	e.name(to, "key", r.Key)
-	e.name(to, "operation", r.Operation)
-	e.said(to, "asked_model", r.AskedModel)
-	e.said(to, "response_model", r.ResponseModel)
+	e.said("host", r.Host)
+	e.rule()
+	e.ref("provider", r.Provider)
+	e.name("server", r.Server)
+	e.name("key", r.Key)
+	e.name("operation", r.Operation)
+	e.said("asked_model", r.AskedModel)
+	e.said("response_model", r.ResponseModel)
 
-	number(to, "status", int64(r.Status))
-	e.name(to, "code", string(r.Code))
-	number(to, "retries", int64(r.Retries))
-	number(to, "fallbacks", int64(r.Fallbacks))
-	e.name(to, "cut_by", string(r.Cut))
+	e.number("status", int64(r.Status))
+	e.name("code", string(r.Code))
+	e.number("retries", int64(r.Retries))
+	e.number("fallbacks", int64(r.Fallbacks))
+	e.name("cut_by", string(r.Cut))
 
-	to.AddFloat64("total_ms", milliseconds(r.Total))
-	duration(to, "first_token_ms", r.FirstToken)
-	duration(to, "upstream_ms", r.Upstream)
-	to.AddFloat64("added_ms", milliseconds(r.Added))
-	number(to, "request_bytes", r.RequestBytes)
-	number(to, "response_bytes", r.ResponseBytes)
-	truth(to, "stream", r.Stream)
-	truth(to, "shadow", r.Shadow)
+	e.milliseconds("total_ms", r.Total)
+	e.duration("first_token_ms", r.FirstToken)
+	e.duration("upstream_ms", r.Upstream)
+	e.milliseconds("added_ms", r.Added)
+	e.number("request_bytes", r.RequestBytes)
+	e.number("response_bytes", r.ResponseBytes)
+	e.truth("stream", r.Stream)
+	e.truth("shadow", r.Shadow)
 
-	number(to, "cached_tokens", u.Cached)
-	number(to, "reasoning_tokens", u.Reasoned)
-	number(to, "estimated_prompt_tokens", u.EstimatedInput)
-	number(to, "estimated_completion_tokens", u.EstimatedOutput)
-	e.cost(to)
-	e.trace(to)
-	e.name(to, "client", r.Client)
-	e.capture(to)
-	return nil
+	e.number("cached_tokens", u.Cached)
+	e.number("reasoning_tokens", u.Reasoned)
+	e.number("estimated_prompt_tokens", u.EstimatedInput)
+	e.number("estimated_completion_tokens", u.EstimatedOutput)
+	e.cost()
+	e.trace()
+	e.name("client", r.Client)
+	e.capture()
 }
 
-func (e *line) identity(to zapcore.ObjectEncoder) {
-	for _, f := range [...]struct{ key, value string }{
-		{"pod", e.of.Pod}, {"namespace", e.of.Namespace}, {"service_account", e.of.ServiceAccount}, {"workload", e.of.Workload},
-	} {
-		if f.value != "" {
-			to.AddString(f.key, f.value)
-		}
-	}
+func (e *line) identity() {
+	e.name("pod", e.of.Pod)
+	e.name("namespace", e.of.Namespace)
+	e.name("service_account", e.of.ServiceAccount)
+	e.name("workload", e.of.Workload)
 }
 
-func (e *line) rule(to zapcore.ObjectEncoder) {
+func (e *line) rule() {
 	e.joined = e.appendRule(e.joined[:0])
-	e.join(to, "rule")
+	e.join("rule")
 }
 
 // appendRule gives NAMESPACE/NAME of the owner and the rule in it: demo/chat#2, or demo/chat/subscribers.
@@ -105,74 +107,115 @@ func appendRef(b []byte, r routing.Ref) []byte {
 	return append(b, r.Name...)
 }
 
-func (e *line) ref(to zapcore.ObjectEncoder, key string, r routing.Ref) {
+func (e *line) ref(key string, r routing.Ref) {
 	if r != (routing.Ref{}) {
 		e.joined = appendRef(e.joined[:0], r)
-		e.join(to, key)
+		e.join(key)
 	}
 }
 
 // join adds what has been put together.
-func (e *line) join(to zapcore.ObjectEncoder, key string) {
+func (e *line) join(key string) {
 	switch {
 	case len(e.joined) == 0:
 	case isClean(e.joined):
-		to.AddByteString(key, e.joined)
+		e.plain(key, e.joined)
 	default:
-		e.name(to, key, string(e.joined))
+		e.name(key, string(e.joined))
 	}
 }
 
 // name adds what is of the configuration, or one of a few words.
-func (e *line) name(to zapcore.ObjectEncoder, key, value string) {
+func (e *line) name(key, value string) {
 	switch {
 	case value == "":
 	case isClean(value):
-		to.AddString(key, value)
+		e.key(key)
+		e.out = append(append(append(e.out, '"'), value...), '"')
 	default:
 		e.room = clean(e.room[:0], value)
-		to.AddByteString(key, e.room)
+		e.escaped(key, e.room)
 	}
 }
 
 // said adds what an app or a provider may have said. Some put a key where a name belongs.
-func (e *line) said(to zapcore.ObjectEncoder, key, value string) {
-	if value == "" {
-		return
-	}
-	if isClean(value) && keyIn(value) < 0 {
-		to.AddString(key, value)
+func (e *line) said(key, value string) {
+	if keyIn(value) < 0 {
+		e.name(key, value)
 		return
 	}
 	e.room = withoutKey(clean(e.room[:0], value))
-	to.AddByteString(key, e.room)
+	e.escaped(key, e.room)
 }
 
-func number(to zapcore.ObjectEncoder, key string, n int64) {
+func (e *line) key(key string) {
+	e.out = append(append(append(e.out, `,"`...), key...), `":`...)
+}
+
+// plain adds what has nothing to be escaped.
+func (e *line) plain(key string, value []byte) {
+	e.key(key)
+	e.out = append(append(append(e.out, '"'), value...), '"')
+}
+
+// escaped adds any text.
+func (e *line) escaped(key string, value []byte) {
+	e.field[0] = zap.ByteString(key, value)
+	if b, err := e.escaper.EncodeEntry(zapcore.Entry{}, e.field[:]); err == nil { // an object of that one field
+		e.out = append(append(e.out, ','), b.Bytes()[1:b.Len()-1]...)
+		b.Free()
+	}
+	e.field[0] = zapcore.Field{}
+}
+
+func (e *line) integer(key string, n int64) {
+	e.key(key)
+	e.out = strconv.AppendInt(e.out, n, 10)
+}
+
+func (e *line) number(key string, n int64) {
 	if n != 0 {
-		to.AddInt64(key, n)
+		e.integer(key, n)
 	}
 }
 
-func duration(to zapcore.ObjectEncoder, key string, d time.Duration) {
+func (e *line) duration(key string, d time.Duration) {
 	if d != 0 {
-		to.AddFloat64(key, milliseconds(d))
+		e.milliseconds(key, d)
 	}
 }
 
-func truth(to zapcore.ObjectEncoder, key string, is bool) {
+func (e *line) truth(key string, is bool) {
 	if is {
-		to.AddBool(key, true)
+		e.key(key)
+		e.out = append(e.out, "true"...)
 	}
 }
 
-// milliseconds has three places after the point.
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// milliseconds has at most three places after the point.
+func (e *line) milliseconds(key string, d time.Duration) {
+	e.key(key)
+	e.out = appendMilliseconds(e.out, d)
+}
 
-func (e *line) cost(to zapcore.ObjectEncoder) {
+func appendMilliseconds(b []byte, d time.Duration) []byte {
+	us := d.Microseconds()
+	if us < 0 {
+		b, us = append(b, '-'), -us
+	}
+	b = strconv.AppendInt(b, us/1000, 10)
+	if us %= 1000; us == 0 {
+		return b
+	}
+	b = append(b, '.', byte('0'+us/100), byte('0'+us/10%10), byte('0'+us%10))
+	return bytes.TrimRight(b, "0") // there is another figure, and a point before it
+}
+
+func (e *line) cost() {
 	if cost, ok := costOf(e.record); ok {
-		to.AddFloat64("cost", cost)
-		e.name(to, "currency", currencyOf(e.settings))
+		e.key("cost")
+		e.out = strconv.AppendFloat(e.out, cost, 'f', -1, 64)
+		e.name("currency", currencyOf(e.settings))
 	}
 }
 
@@ -195,13 +238,13 @@ func currencyOf(s *telemetry.Settings) string {
 	return s.Prices.Currency
 }
 
-func (e *line) trace(to zapcore.ObjectEncoder) {
+func (e *line) trace() {
 	t := &e.record.Trace
 	if t.IsZero() {
 		return
 	}
 	e.room = hex.AppendEncode(e.room[:0], t.Trace[:])
-	to.AddByteString("trace_id", e.room)
+	e.plain("trace_id", e.room)
 	e.room = hex.AppendEncode(e.room[:0], t.Span[:])
-	to.AddByteString("span_id", e.room)
+	e.plain("span_id", e.room)
 }
