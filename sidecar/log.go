@@ -97,8 +97,8 @@ func (o *output) run() {
 		if closed {
 			return
 		}
-		if cap(lines) > logRoom/4 {
-			lines = nil // the room of a burst is given back
+		if cap(lines) > logRoom/2 {
+			lines = nil // that of a reader who fell behind is given back; that of usual bursts would be had anew for each
 		}
 	}
 }
