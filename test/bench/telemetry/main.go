@@ -131,7 +131,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if faults := spans.Faults(); len(faults) > 0 {
 		return fmt.Errorf("the collector: %s", faults[0])
 	}
-	o.report(out, all, sheet, len(spans.Spans()))
+	sent := len(spans.Spans())
+	if sent == 0 && o.requests >= fullPlan.requests { // of which 1 % are traced
+		return fmt.Errorf("%s sent no span, so it has not done what is measured: is it of before? make build", o.sidecar)
+	}
+	o.report(out, all, sheet, sent)
 	return nil
 }
 
