@@ -80,18 +80,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	loadCore, proxyCore, err := pinned.Cores()
+	loadCore, proxyCore, folder, end, err := pinned.Begin()
 	if err != nil {
 		return err
 	}
-	if err := pinned.BindSelf(loadCore); err != nil {
-		return err
-	}
-	folder, err := os.MkdirTemp("", "remora-bench-gateway-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder)
+	defer end()
 	servers, err := beginServers(loadCore)
 	if err != nil {
 		return err

@@ -39,6 +39,20 @@ func Main(hosts map[string]string, play func(role string, args []string) (isRole
 	exit(err)
 }
 
+// Begin binds this process to the core of the load, and gives that of the proxies and a folder for what they need. Who has begun calls end.
+func Begin() (load, proxy int, folder string, end func(), err error) {
+	if load, proxy, err = Cores(); err != nil {
+		return 0, 0, "", nil, err
+	}
+	if err = BindSelf(load); err != nil {
+		return 0, 0, "", nil, err
+	}
+	if folder, err = os.MkdirTemp("", "remora-bench-"); err != nil {
+		return 0, 0, "", nil, err
+	}
+	return load, proxy, folder, func() { _ = os.RemoveAll(folder) }, nil
+}
+
 func exit(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -10,7 +10,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"remora.dev/remora/test/bench/figures"
@@ -83,18 +82,11 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	loadCore, proxyCore, err := pinned.Cores()
+	_, proxyCore, folder, end, err := pinned.Begin()
 	if err != nil {
 		return err
 	}
-	if err := pinned.BindSelf(loadCore); err != nil {
-		return err
-	}
-	folder, err := os.MkdirTemp("", "remora-bench-telemetry-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder)
+	defer end()
 	provider, err := llmserver.Start(llmserver.Options{Addr: hosts[host] + ":443", Quiet: true, Hosts: []string{host}, Keys: map[string]string{host: key}})
 	if err != nil {
 		return err
