@@ -43,7 +43,7 @@ var families = [...]struct{ name, help string }{
 	{"remora_gateway_connections", "Connections of callers at the gateway."},
 	{"remora_gateway_ports", "Ports that the gateway listens on."},
 	{"remora_gateway_ports_missing", "Ports of Gateways that cannot be listened on."},
-	{"remora_servers", "Servers behind a name."},
+	{"remora_servers", "Servers behind a name that are ready now."},
 	{"remora_ejected_servers", "Servers that are left alone now."},
 	{"remora_server_calls", "Calls that are under way at servers."},
 	{"remora_server_ejections_total", "How often a server was left alone for a while."},

@@ -50,14 +50,15 @@ type group struct {
 	proxy   *Proxy
 	log     logr.Logger
 	counted *metrics.Servers
-	hide    func()       // from the metrics
 	stale   atomic.Bool  // there may be others by now
 	known   atomic.Bool  // it has ever been said who they are
 	next    atomic.Int64 // when to look for others at the earliest, in Unix nanoseconds
 	slot    atomic.Int64 // attempts under way
 
-	mu  sync.Mutex  // of who looks
-	tls *tls.Config // that of all servers, but for sessions; nil as long as nobody needed it
+	mu      sync.Mutex  // of who looks
+	hide    func()      // from the metrics; nil: it is not in them
+	retired bool        // no configuration has it any more
+	tls     *tls.Config // that of all servers, but for sessions; nil as long as nobody needed it
 }
 
 // follow has the groups told who their servers are.
@@ -108,7 +109,6 @@ func (s *servers) find(t *routing.Target) *group {
 		limits := limitsOf(&t.Policy)
 		limits.AtOnce = true
 		g = &group{Group: balance.New(t.Balance, limits), key: key, proxy: s.proxy, log: s.proxy.log, counted: s.proxy.metrics.Servers(nameOf(key.ServersID))}
-		g.hide = g.counted.Show(g.sizes)
 		g.stale.Store(true)
 		s.all[key] = g
 	}
@@ -166,7 +166,7 @@ func (s *servers) retire(table *routing.Table) {
 	}
 	s.byTarget.Store(&byTarget)
 	for _, g := range idle {
-		g.hide()
+		g.retire()
 		all, _ := g.Servers()
 		g.letGo(all)
 	}
@@ -209,12 +209,32 @@ func (g *group) renew(members *snapshot.Members, now time.Time) {
 	g.stale.Store(false) // before it is read
 	defer func() { g.next.Store(time.Now().Add(min(max(renewal, pace*time.Since(now)), renewedBy)).UnixNano()) }()
 	all, known := members.Of(g.key.ServersID)
-	if !known {
-		return
+	if known {
+		g.Locate(members.Here())
+		g.letGo(g.Update(all, now))
+	} // else calls that have just begun go to those that it has; their connections end as they idle
+	g.known.Store(known)
+	g.show(known)
+}
+
+// show has it in the metrics only as long as it is known who the servers are: not to know them is not to have none. The lock is held.
+func (g *group) show(known bool) {
+	switch {
+	case known && g.hide == nil && !g.retired:
+		g.hide = g.counted.Show(g.sizes)
+	case !known && g.hide != nil:
+		g.hide()
+		g.hide = nil
+	default:
 	}
-	g.Locate(members.Here())
-	g.letGo(g.Update(all, now))
-	g.known.Store(true)
+}
+
+// retire takes it out of the metrics for good: who has just been about to look may still do so.
+func (g *group) retire() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.retired = true
+	g.show(false)
 }
 
 // letGo retires the connections to servers that are none any more. Calls that are under way finish on theirs.
@@ -228,10 +248,15 @@ func (g *group) letGo(gone []*balance.Server) {
 	}
 }
 
-// sizes are what the metrics tell.
+// sizes are what the metrics tell: of those that are ready now. Servers that are called only as there are none any more do not count,
+// whether or not anybody calls them.
 func (g *group) sizes() (all, out, calls int) {
+	calls = int(g.Calls())
+	if ready, _ := g.proxy.servers.members.Of(g.key.ServersID); len(ready) == 0 {
+		return 0, 0, calls
+	}
 	servers, left := g.Servers()
-	return len(servers), left, int(g.Calls())
+	return len(servers), left, calls
 }
 
 // pool gives the connections to a server.

@@ -125,7 +125,7 @@ func (f *fleet) publish(some ...*pod) {
 // renewed waits until the proxy has taken in that there are so many servers.
 func (f *fleet) renewed(n int) {
 	f.t.Helper()
-	for f.gauge(`remora_servers{servers="Service default/api-service port http"}`) != n {
+	for !f.shows() || f.gauge(shown) != n {
 		f.call()
 	}
 	f.counts()

@@ -52,6 +52,21 @@ func (m *Members) Publish(id routing.ServersID, servers routing.Servers) {
 	}
 }
 
+// Withdraw says that it is not known any more who the servers are.
+func (m *Members) Withdraw(id routing.ServersID) {
+	m.mu.Lock()
+	_, known := m.all[id]
+	delete(m.all, id)
+	told := m.onChange
+	m.mu.Unlock()
+	if !known {
+		return
+	}
+	for _, f := range told {
+		f(id)
+	}
+}
+
 // Forget drops what nobody asks for any more.
 func (m *Members) Forget(unused func(routing.ServersID) bool) {
 	m.mu.Lock()
@@ -63,7 +78,7 @@ func (m *Members) Forget(unused func(routing.ServersID) bool) {
 	}
 }
 
-// OnChange has f called after each Publish, by its goroutine. It comes before the first Publish.
+// OnChange has f called after each Publish and Withdraw, by its goroutine. It comes before the first Publish.
 func (m *Members) OnChange(f func(routing.ServersID)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -132,8 +132,13 @@ func (f *Files) enrol(table *routing.Table, all *set) {
 		written[slice.Of] = true
 	}
 	for id := range wanted {
-		if _, there := now[id]; !there && written[owner(id)] {
+		if _, there := now[id]; there {
+			continue
+		}
+		if written[owner(id)] {
 			now[id] = nil
+		} else {
+			f.Members.Withdraw(id) // its slices may have been taken away
 		}
 	}
 	r.publish(wanted, now)

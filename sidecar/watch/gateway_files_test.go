@@ -132,3 +132,23 @@ func TestFilesSayWhoTheServersOfAServiceAreWhileTheyChange(t *testing.T) {
 		t.Error("other servers made another table")
 	}
 }
+
+// What files say must not depend on what they said before: a process that is started anew knows nothing of those servers either.
+func TestAServiceWhoseSlicesAreTakenAwayIsOneWithoutSlices(t *testing.T) {
+	f := newFollower(t, "all.yaml", routeTo("llm.example", "llm")+"---\n"+service("llm", "http"), "slice.yaml", sliceOf("llm-1", "llm", "http", 8080, "10.0.0.1"))
+	members := snapshot.NewMembers()
+	f.members = members
+	told := make(chan struct{}, 10)
+	members.OnChange(func(routing.ServersID) { told <- struct{}{} })
+	f.follow(f.dir)
+	id := routing.ServersID{Kind: routing.KindService, Namespace: "default", Name: "llm", Port: "http"}
+	<-told
+	f.write("slice.yaml", sliceOf("llm-1", "other", "http", 8080, "10.0.0.1"))
+	<-told
+	if got, known := members.Of(id); known {
+		t.Errorf("its servers are %s", addressesOf(got))
+	}
+	f.write("slice.yaml", sliceOf("llm-1", "llm", "http", 8080, "10.0.0.2"))
+	<-told
+	awaitServers(t, members, id, "10.0.0.2:8080")
+}
