@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func TestEachQueryOfPanelsAndRulesHasDataAndAlertsComeWithTheirFault(t *testing.
 		left = still
 		return said
 	})
-	// Two faults, and what tells of them.
+	// Three faults, and what tells of them.
 	firing := func(alert, labels string) {
 		t.Helper()
 		await(t, 30*time.Second, func() string {
@@ -72,6 +73,9 @@ func TestEachQueryOfPanelsAndRulesHasDataAndAlertsComeWithTheirFault(t *testing.
 	quiet("RemoraProviderFails", `provider="shop/qwen"`)
 	r.qwen.Close()
 	firing("RemoraProviderFails", `provider="shop/qwen"`)
+	quiet("RemoraServersGone", `namespace="edge"`)
+	r.write(t, "gateway.yaml", strings.Replace(read(t, filepath.Join(r.folder, "gateway.yaml")), "ready: true", "ready: false", 1))
+	firing("RemoraServersGone", `namespace="edge"`)
 	quiet("RemoraNotScraped", `job="remora-sidecars"`)
 	r.last()
 	firing("RemoraNotScraped", `job="remora-sidecars"`)

@@ -22,8 +22,8 @@ func TestEachAlertHasARunbookAndEachRunbookAnAlert(t *testing.T) {
 				t.Errorf("the chapter of %s has no %q", a.Alert, want)
 			}
 		}
-		if url := a.Annotations["runbook_url"]; !strings.HasSuffix(url, "/docs/runbooks.md#"+strings.ToLower(a.Alert)) {
-			t.Errorf("%s leads to %q", a.Alert, url)
+		if at := a.Annotations["runbook_url"]; at != "docs/runbooks.md#"+strings.ToLower(a.Alert) { // a path in whatever clone
+			t.Errorf("%s leads to %q", a.Alert, at)
 		}
 	}
 	for name := range chapters {

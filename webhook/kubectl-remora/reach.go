@@ -67,6 +67,9 @@ func (t *tunnel) get(ctx context.Context, port int, path string, query url.Value
 		if errors.As(err, &wrapped) {
 			err = wrapped.Err
 		}
+		if said := kubeletError(""); errors.As(err, &said) {
+			err = said // without what the client was at when it heard of it
+		}
 		return nil, err
 	}
 	defer answer.Body.Close()
@@ -169,6 +172,11 @@ func within[T any](ctx context.Context, do func() (T, error), drop func(T)) (T, 
 	}
 }
 
+// kubeletError is what the kubelet says of a port that cannot be reached.
+type kubeletError string
+
+func (e kubeletError) Error() string { return "the kubelet says: " + string(e) }
+
 // streamConn is a connection to a port of a pod: two streams of a tunnel, of which one only says what went wrong.
 type streamConn struct {
 	httpstream.Stream
@@ -197,7 +205,7 @@ func newStreamConn(tunnel httpstream.Connection, port int, request int64) (net.C
 	go func() {
 		defer close(c.fault)
 		if text, _ := io.ReadAll(io.LimitReader(faults, 4096)); len(text) > 0 {
-			c.fault <- fmt.Errorf("the kubelet says: %s", strings.TrimSpace(string(text)))
+			c.fault <- kubeletError(strings.TrimSpace(string(text)))
 			_ = data.Reset() // no answer comes
 		}
 	}()
