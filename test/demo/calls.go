@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ func (d *demo) deploy() error {
 	if _, err := d.show("kubectl create namespace " + home); err != nil {
 		return err
 	}
-	if err := d.mark(home); err != nil {
+	if err := errors.Join(d.mark(home), d.logged()); err != nil {
 		return err
 	}
 	if _, err := d.show("kubectl label namespace " + home + " " + v1beta1.InjectLabel + "=" + v1beta1.InjectEnabled); err != nil {

@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
 func (d *demo) farewell(took time.Duration) {
 	d.step = 0
-	d.title(fmt.Sprintf("That was all, in %.0f s. Three things to try", took.Seconds()))
+	d.title(fmt.Sprintf("That was all, in %.0f s. Things to try", took.Seconds()))
 	config := d.file("kubeconfig")
 	if d.cluster != nil {
 		config = d.cluster.Kubeconfig()
@@ -23,9 +24,15 @@ func (d *demo) farewell(took time.Duration) {
 	if _, err := exec.LookPath("kubectl"); err != nil && d.cluster != nil {
 		fmt.Println("  export PATH=$PATH:" + filepath.Dir(d.cluster.Binary("kubectl")))
 	}
+	if !d.options.gateway {
+		if folder, err := filepath.Abs(d.options.folder); err == nil {
+			fmt.Println("  export PATH=$PATH:" + folder)
+		}
+	}
 	tries := [][2]string{
 		{"kubectl edit llmroute " + virtual, "move some weight; read the warning"},
 		{"kubectl get llmproviders,llmroutes --output wide", "what runs, and why not"},
+		{"kubectl remora explain request --from deploy/sleep \\\n    --host " + virtual, "where a call goes, and why"},
 		{"kubectl exec deployment/sleep -it -- sh", "be the app; call " + virtual},
 	}
 	if d.options.gateway {
@@ -36,7 +43,12 @@ func (d *demo) farewell(took time.Duration) {
 		}
 	}
 	for _, try := range tries {
-		fmt.Printf("\n  %-52s %s", try[0], d.paint("32", "# "+try[1]))
+		command := try[0]
+		if first, last, two := strings.Cut(command, "\n"); two {
+			fmt.Print("\n  ", first)
+			command = last
+		}
+		fmt.Printf("\n  %-52s %s", command, d.paint("32", "# "+try[1]))
 	}
 	fmt.Println()
 	d.say("")

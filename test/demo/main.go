@@ -101,7 +101,7 @@ func run(ctx context.Context, args []string) error {
 func (d *demo) play() error {
 	began := time.Now()
 	acts := []func() error{d.open, d.trust, d.raise}
-	steps := []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless}
+	steps := []func() error{d.deploy, d.firstCall, d.subscriber, d.split, d.change, d.streamAndPass, d.keyless, d.watch}
 	if d.options.gateway {
 		acts = []func() error{d.open, d.serve}
 		steps = []func() error{d.edge, d.four, d.evenly, d.comeAndGo, d.policies}

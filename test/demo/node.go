@@ -91,7 +91,7 @@ func (d *demo) findOrStart() (reused bool, err error) {
 func (d *demo) forget() error {
 	return errors.Join(
 		d.quiet("delete", "namespace", home, abroad, behind, v1beta1.GatewayName, "--ignore-not-found"),
-		d.quiet("--namespace="+system, "delete", "configmap", "remora-trusted-ca", "--ignore-not-found"),
+		d.quiet("--namespace="+system, "delete", "configmap", "remora-trusted-ca", "remora-telemetry", "--ignore-not-found"),
 	)
 }
 

@@ -98,6 +98,15 @@ func WriteTools(ctx context.Context, root, dir string) (Archives, error) {
 	return a, nil
 }
 
+// WritePlugin builds kubectl's plug-in, as `make build` does, into the folder dir.
+func WritePlugin(ctx context.Context, root, dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	return build(ctx, root, dir, "./webhook/kubectl-remora")
+}
+
 // WriteHostile writes the images of tests that attack, and gives their archives.
 func WriteHostile(ctx context.Context, root, dir string) (archives []string, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
