@@ -15,7 +15,7 @@ SUBMODULES := $(patsubst %/go.mod,%,$(wildcard test/*/go.mod))
 FUZZTIME ?= 15s
 SOAKTIME ?= 30m
 
-.PHONY: help build images generate check test bench demo demo-gateway demo-down soak fuzz clean drift node
+.PHONY: help build images generate check test bench picture demo demo-gateway demo-down soak fuzz clean drift node
 
 help: ## Show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -72,6 +72,10 @@ bench: build ## Measure: sidecar and gateway beside a bare fasthttp proxy, nginx
 	@mkdir -p docs; go run ./test/bench/models -docs docs
 	@go run ./test/bench/cluster
 	@go run ./test/bench/pods
+
+picture: ## Draw docs/overview.svg, the overview dashboard, from what a real Prometheus reads of sidecars under load
+	@go run ./test/cluster assets
+	@go test -vet=off -count=1 -timeout 10m ./test/monitoring -run EachQuery -picture $(CURDIR)/docs/overview.svg
 
 soak: build ## Mixed load, faults and aborts for a long time (SOAKTIME=30m), then look for what has leaked
 	@go run ./test/soak -for $(SOAKTIME) -sidecar bin/sidecar

@@ -53,6 +53,7 @@ func TestEachQueryOfPanelsAndRulesHasDataAndAlertsComeWithTheirFault(t *testing.
 		left = still
 		return said
 	})
+	r.picture(ctx, t, p)
 	// Three faults, and what tells of them.
 	firing := func(alert, labels string) {
 		t.Helper()

@@ -70,14 +70,14 @@ func (r *rig) caller(ctx context.Context, t *testing.T, client *http.Client, gat
 				return
 			case <-tick.C:
 			}
-			r.one(ctx, client, gateway)
+			r.one(ctx, client, gateway, calls)
 		}
 	}()
 }
 
-func (r *rig) one(ctx context.Context, client *http.Client, gateway string) {
+func (r *rig) one(ctx context.Context, client *http.Client, gateway string, kinds []call) {
 	var all []call
-	for _, c := range calls {
+	for _, c := range kinds {
 		for range c.often {
 			all = append(all, c)
 		}
@@ -85,7 +85,7 @@ func (r *rig) one(ctx context.Context, client *http.Client, gateway string) {
 	c := all[rand.IntN(len(all))]
 	to, host := "http://"+c.host+"/", c.host
 	if gateway != "" {
-		c, to, host = call{body: whole}, gateway, "models.example.com"
+		c, to, host = call{body: strings.Replace(whole, "{", `{"model":"qwen2.5-7b",`, 1)}, gateway, "models.example.com"
 	}
 	q, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(c.body))
 	if err != nil {
