@@ -10,8 +10,10 @@ import (
 // Rates is what has happened in a span of time. Percentiles are of the first token, in milliseconds; absent where there was none.
 type Rates struct {
 	Requests float64            `json:"requestsPerSecond"`
-	Input    float64            `json:"inputTokensPerSecond"`
+	Input    float64            `json:"inputTokensPerSecond"` // that providers reported, as Output
 	Output   float64            `json:"outputTokensPerSecond"`
+	AboutIn  float64            `json:"estimatedInputTokensPerSecond"` // beside those reported, as AboutOut
+	AboutOut float64            `json:"estimatedOutputTokensPerSecond"`
 	First50  *float64           `json:"firstTokenP50Milliseconds,omitempty"`
 	First99  *float64           `json:"firstTokenP99Milliseconds,omitempty"`
 	Failed   float64            `json:"errorsPerSecond"`
@@ -44,7 +46,7 @@ func since(before, now *reading) map[series]*tally {
 		}
 		t := &tally{
 			requests: more(b.requests, n.requests), failed: more(b.failed, n.failed),
-			input: more(b.input, n.input), output: more(b.output, n.output),
+			exact: n.exact.since(b.exact), estimated: n.estimated.since(b.estimated),
 			cost: map[string]float64{}, first: map[float64]float64{},
 		}
 		for currency, c := range n.cost {
@@ -62,8 +64,7 @@ func since(before, now *reading) map[series]*tally {
 func (t *tally) plus(other *tally) {
 	t.requests += other.requests
 	t.failed += other.failed
-	t.input += other.input
-	t.output += other.output
+	t.exact, t.estimated = t.exact.plus(other.exact), t.estimated.plus(other.estimated)
 	if t.cost == nil {
 		t.cost, t.first = map[string]float64{}, map[float64]float64{}
 	}
@@ -79,7 +80,8 @@ func (t *tally) plus(other *tally) {
 func (t *tally) over(span time.Duration, waiting float64) Rates {
 	s := span.Seconds()
 	r := Rates{
-		Requests: t.requests / s, Failed: t.failed / s, Input: t.input / s, Output: t.output / s, InFlight: waiting,
+		Requests: t.requests / s, Failed: t.failed / s, InFlight: waiting,
+		Input: t.exact.input / s, Output: t.exact.output / s, AboutIn: t.estimated.input / s, AboutOut: t.estimated.output / s,
 		First50: percentile(t.first, 0.50), First99: percentile(t.first, 0.99),
 	}
 	for currency, c := range t.cost {

@@ -116,9 +116,24 @@ type series struct{ provider, model string }
 
 // tally is what one process has counted of a series since it began.
 type tally struct {
-	requests, failed, input, output float64
-	cost                            map[string]float64 // by currency
-	first                           map[float64]float64
+	requests, failed float64
+	exact, estimated tokens
+	cost             map[string]float64 // by currency
+	first            map[float64]float64
+}
+
+// tokens are those that providers reported, or those that sidecars estimated in their stead: the two never count the same token.
+type tokens struct{ input, output float64 }
+
+func (t tokens) plus(other tokens) tokens {
+	return tokens{t.input + other.input, t.output + other.output}
+}
+
+func (t tokens) scaled(by float64) tokens { return tokens{t.input * by, t.output * by} }
+
+// since is what t has grown by.
+func (t tokens) since(before tokens) tokens {
+	return tokens{more(before.input, t.input), more(before.output, t.output)}
 }
 
 // reading is what one process has counted.
@@ -175,10 +190,14 @@ func read(text []byte) (*reading, error) {
 				t.failed += s.value
 			}
 		case tokenSum:
+			counted := &t.exact
+			if s.labels["precision"] == "estimated" {
+				counted = &t.estimated
+			}
 			if s.labels["gen_ai_token_type"] == "input" {
-				t.input += s.value
+				counted.input += s.value
 			} else {
-				t.output += s.value
+				counted.output += s.value
 			}
 		case firstBucket:
 			if limit, err := strconv.ParseFloat(s.labels["le"], 64); err == nil && !math.IsNaN(limit) {

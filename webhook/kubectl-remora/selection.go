@@ -88,7 +88,7 @@ func (s *selection) named(namespace string, args []string) ([]scope, error) {
 	infos, err := resource.NewBuilder(s.app.flags).Unstructured().NamespaceParam(namespace).DefaultNamespace().
 		ResourceTypeOrNameArgs(false, words...).Flatten().Do().Infos()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+		return nil, explained(err, strings.Join(args, " "), "to get what is named")
 	}
 	var all []scope
 	for _, info := range infos {

@@ -39,8 +39,8 @@ func (a *app) topCommand() *cobra.Command {
 		Long: `Show requests, tokens, first tokens, errors and cost as they are now.
 
 The figures are rates between two readings of what sidecars and gateways count, --interval apart. On a terminal, the table is renewed until
-Ctrl-C; elsewhere, one is written after the other. Pods that do not answer are named under the table. Estimated tokens are counted with those that providers
-reported. What sidecars are asked for is what Prometheus asks them for.
+Ctrl-C; elsewhere, one is written after the other. Pods that do not answer are named under the table. Where tokens are marked by ~, some are
+estimated, as their provider reported none; -o json has them apart. What sidecars are asked for is what Prometheus asks them for.
 
 It takes the rights to list pods and to create pods/portforward; with -A, also to list namespaces.`,
 		Example: `  # The pods of the namespace, busiest first

@@ -95,7 +95,10 @@ func (w *watcher) report(by, order string) *TopReport {
 
 // scaled gives t times a factor.
 func (t *tally) scaled(by float64) *tally {
-	s := &tally{requests: t.requests * by, failed: t.failed * by, input: t.input * by, output: t.output * by, cost: map[string]float64{}, first: map[float64]float64{}}
+	s := &tally{
+		requests: t.requests * by, failed: t.failed * by, exact: t.exact.scaled(by), estimated: t.estimated.scaled(by),
+		cost: map[string]float64{}, first: map[float64]float64{},
+	}
 	for k, v := range t.cost {
 		s.cost[k] = v * by
 	}
@@ -108,7 +111,7 @@ func (t *tally) scaled(by float64) *tally {
 func weight(r *Rates, order string) float64 {
 	switch order {
 	case "tokens":
-		return r.Input + r.Output
+		return r.Input + r.Output + r.AboutIn + r.AboutOut
 	case "errors":
 		return r.Failed
 	case "first":
@@ -174,7 +177,7 @@ func (p *page) topTable(r *TopReport, rows int) error {
 				now = strconv.FormatFloat(rates.InFlight, 'f', 0, 64)
 			}
 		}
-		t.add(name, span{text: figure(rates.Requests)}, span{text: figure(rates.Input)}, span{text: figure(rates.Output)},
+		t.add(name, span{text: figure(rates.Requests)}, span{text: about(rates.Input, rates.AboutIn)}, span{text: about(rates.Output, rates.AboutOut)},
 			span{text: milliseconds(rates.First50)}, span{text: milliseconds(rates.First99)}, failed, span{text: money(rates.Cost)}, span{text: now})
 	}
 	for i := range r.Rows[:min(rows, len(r.Rows))] {
@@ -220,6 +223,14 @@ func figure(v float64) string {
 		return strconv.FormatFloat(v/1e3, 'f', 1, 64) + "k"
 	}
 	return strconv.FormatFloat(v/1e6, 'f', 1, 64) + "M"
+}
+
+// about gives tokens with those that are estimated, and marks that there are such.
+func about(exact, estimated float64) string {
+	if estimated > 0 {
+		return "~" + figure(exact+estimated)
+	}
+	return figure(exact)
 }
 
 func milliseconds(v *float64) string {
